@@ -8,7 +8,7 @@ from billing.models.invoices import (
 )
 from billing.models.payments import ChargeType, Payment, PaymentStatus
 from billing.models.products import Charge, Interval, Price, PriceType, Product, TaxCategory
-from billing.models.runs import BillingRun, RunTrigger
+from billing.models.runs import BillingRun, RunItem, RunOutcome, RunTrigger
 from billing.models.subscriptions import BillingPeriod, Subscription, SubscriptionStatus
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "Price",
     "PriceType",
     "Product",
+    "RunItem",
+    "RunOutcome",
     "RunTrigger",
     "Subscription",
     "SubscriptionStatus",

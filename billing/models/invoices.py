@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import Q
 
 from billing.models.products import Charge, Product
+from billing.models.runs import BillingRun
 from billing.models.subscriptions import Subscription
 from customers.fields import ExactDecimalField, PublicIdField
 from customers.ids import new_invoice_id
@@ -59,6 +60,10 @@ class Invoice(models.Model):
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="invoices")
     subscription = models.ForeignKey(
         Subscription, on_delete=models.PROTECT, related_name="invoices", null=True, blank=True
+    )
+    # The billing run that made it, if one did.
+    run = models.ForeignKey(
+        BillingRun, on_delete=models.PROTECT, related_name="invoices", null=True, blank=True
     )
     reason = models.CharField(max_length=10, choices=InvoiceReason)
     status = models.CharField(max_length=10, choices=InvoiceStatus, default=InvoiceStatus.DRAFT)
