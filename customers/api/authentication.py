@@ -1,0 +1,45 @@
+"""Who calls the API: a bearer key, which may be read-only."""
+
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from customers.api.errors import ReadOnlyKey
+from customers.keys import find_api_key
+from customers.models import ApiKey
+
+
+class BearerKeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer mk_…`. Afterwards `request.auth` is the ApiKey; there is no user."""
+
+    def authenticate(self, request: Request) -> tuple[None, ApiKey] | None:
+        scheme, _, presented = get_authorization_header(request).partition(b" ")
+        if not scheme:
+            return None
+        if scheme.lower() != b"bearer":
+            raise AuthenticationFailed("Send the API key as `Authorization: Bearer <key>`.")
+        try:
+            key = find_api_key(presented=presented.strip().decode("ascii"))
+        except UnicodeDecodeError:
+            key = None
+        if key is None:
+            raise AuthenticationFailed("The API key is unknown or revoked.")
+        return None, key
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class HasApiKey(BasePermission):
+    """Every route needs a key, and a read-only key may only read."""
+
+    message = "Send an API key as `Authorization: Bearer <key>`."
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        if not isinstance(request.auth, ApiKey):
+            return False  # DRF answers 401, because nobody was authenticated
+        if request.auth.read_only and request.method not in SAFE_METHODS:
+            raise ReadOnlyKey
+        return True
