@@ -1,0 +1,372 @@
+"""Subscriptions: begin, go on from period to period, end."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+
+from billing.invoices import issue_invoice, propose_line
+from billing.models import (
+    BillingPeriod,
+    ChargeType,
+    Interval,
+    InvoiceReason,
+    LineKind,
+    Payment,
+    PaymentStatus,
+    Price,
+    Product,
+    Subscription,
+    SubscriptionStatus,
+)
+from billing.models.subscriptions import RUNNING
+from billing.periods import Period, add_intervals, index_containing, nth_period
+from billing.pricing import rate_fee
+from billing.products import MAX_TRIAL_DAYS, ProductArchived
+from customers.errors import Conflict, DomainError
+from customers.models import Customer
+
+# A subscription may begin in the past, but a typing error must not make ten thousand invoices.
+MAX_PAST_PERIODS = 400
+# No calendar arithmetic past this year.
+_LAST_YEAR = 9000
+
+
+class SubscriptionInactive(Conflict):
+    code = "SUBSCRIPTION_INACTIVE"
+
+
+@transaction.atomic
+def subscribe(
+    *,
+    customer: Customer,
+    product: Product,
+    now: datetime,
+    quantity: int = 1,
+    starts_at: datetime | None = None,
+    trial_period_days: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    billing_address: Mapping[str, Any] | None = None,
+    tax_id: str | None = None,
+    time_zone: str | None = None,
+) -> Subscription:
+    """Begin a subscription at the product's current price, open its first period, and bill the first fee.
+
+    With a trial the first fee is billed when the trial has ended. A start with nothing to pay is recorded as a
+    payment of zero without an invoice.
+    """
+    price = product.current_price()
+    if product.is_archived():
+        raise ProductArchived(f"“{product.name}” is archived and cannot be subscribed to.")
+    if not price.is_recurring():
+        raise DomainError(f"“{product.name}” has a one-time price and cannot be subscribed to.")
+    if quantity < 1:
+        raise DomainError("The quantity must be 1 or more.", code="INVALID_QUANTITY")
+    trial = price.trial_period_days if trial_period_days is None else trial_period_days
+    if not 0 <= trial <= MAX_TRIAL_DAYS:
+        raise DomainError(f"A trial lasts between 0 and {MAX_TRIAL_DAYS} days.")
+    zone = time_zone or settings.BILLING_TIME_ZONE
+    start = starts_at or now
+    _check_start(start, price, zone, now)
+    anchor = add_intervals(start, Interval.DAY, trial, zone)
+    subscription = Subscription.objects.create(
+        customer=customer,
+        price=price,
+        quantity=quantity,
+        started_at=start,
+        anchor=anchor,
+        time_zone=zone,
+        trial_period_days=trial,
+        expires_at=add_intervals(
+            anchor, _text(price.subscription_period_interval), price.subscription_period_count or 1, zone
+        ),
+        billing_address=dict(billing_address or customer.billing_address),
+        tax_id=tax_id,
+        metadata=dict(metadata or {}),
+    )
+    if trial:
+        BillingPeriod.objects.create(subscription=subscription, index=-1, start=start, end=anchor, is_trial=True)
+    else:
+        _bill_start(subscription, _open(subscription, index=0), now)
+    if trial or price.fixed_amount == 0:
+        Payment.objects.create(
+            customer=customer,
+            subscription=subscription,
+            currency=price.currency,
+            status=PaymentStatus.SUCCEEDED,
+            charge_type=ChargeType.NEW,
+        )
+    return subscription
+
+
+def _text(value: str | None) -> str:
+    assert value is not None, "a recurring price has its intervals: price_recurring_has_periods"  # noqa: S101
+    return value
+
+
+def _check_start(start: datetime, price: Price, zone: str, now: datetime) -> None:
+    if not 1900 <= start.year <= now.year + 10:
+        raise DomainError("A subscription starts between 1900 and ten years from now.")
+    past = index_containing(
+        start, _text(price.payment_frequency_interval), price.payment_frequency_count or 1, max(now, start), zone
+    )
+    if past > MAX_PAST_PERIODS:
+        raise DomainError(
+            f"That start lies {past} billing periods back; at most {MAX_PAST_PERIODS} can be billed at once."
+        )
+
+
+def _bill_start(subscription: Subscription, period: BillingPeriod, now: datetime) -> None:
+    price = subscription.price
+    if price.fixed_amount == 0:
+        return
+    issue_invoice(
+        customer=subscription.customer,
+        subscription=subscription,
+        reason=InvoiceReason.START,
+        currency=price.currency,
+        lines=[fee_line(subscription, period)],
+        period_start=period.start,
+        period_end=period.end,
+        now=now,
+    )
+
+
+def fee_line(subscription: Subscription, period: BillingPeriod) -> Any:
+    """The fee of one period, as a proposed line."""
+    price = subscription.price
+    return propose_line(
+        rate_fee(quantity=Decimal(subscription.quantity), fee=price.fixed_amount),
+        kind=LineKind.FEE,
+        description=price.product.name,
+        product=price.product,
+        currency=price.currency,
+        subscription=subscription,
+        period_start=period.start,
+        period_end=period.end,
+    )
+
+
+def natural_period(subscription: Subscription, index: int) -> Period:
+    """Period `index` from the subscription's anchor, cut where the subscription expires."""
+    price = subscription.price
+    period = nth_period(
+        subscription.anchor,
+        _text(price.payment_frequency_interval),
+        price.payment_frequency_count or 1,
+        index,
+        subscription.time_zone,
+    )
+    return Period(period.start, min(period.end, subscription.expires_at))
+
+
+def _open(subscription: Subscription, *, index: int) -> BillingPeriod:
+    period = natural_period(subscription, index)
+    return BillingPeriod.objects.create(
+        subscription=subscription, index=index, start=period.start, end=period.end
+    )
+
+
+def advance(subscription: Subscription, *, until: datetime) -> None:
+    """Open every period that has begun by `until`, or end the subscription where it ends. The row must be locked."""
+    last = subscription.periods.order_by("-end").first()
+    while last is not None and subscription.is_running() and last.end <= until:
+        if subscription.cancel_at_period_end:
+            _end(subscription, SubscriptionStatus.CANCELLED, cancelled_at=last.end)
+        elif last.end >= subscription.expires_at:
+            _end(subscription, SubscriptionStatus.EXPIRED)
+        else:
+            index = 0 if last.end == subscription.anchor else last.index + 1
+            following = _open(subscription, index=index)
+            if following.start != last.end:
+                raise DomainError(
+                    f"The period after {last.end.isoformat()} would start at {following.start.isoformat()}."
+                )
+            last = following
+
+
+def _end(subscription: Subscription, status: str, *, cancelled_at: datetime | None = None) -> None:
+    subscription.status = status
+    if cancelled_at is not None:
+        subscription.cancelled_at = cancelled_at
+    subscription.save(update_fields=["status", "cancelled_at", "updated_at"])
+
+
+def advance_periods(*, now: datetime) -> int:
+    """Open the next period of every running subscription whose last one is over. Returns how many moved on."""
+    behind = (
+        Subscription.objects.filter(status__in=RUNNING, parked_at__isnull=True)
+        .exclude(Exists(BillingPeriod.objects.filter(subscription=OuterRef("pk"), end__gt=now)))
+        .values_list("pk", flat=True)
+    )
+    moved = 0
+    for pk in list(behind):
+        with transaction.atomic():
+            subscription = lock_subscription(pk, skip_locked=True)
+            if subscription is not None:
+                advance(subscription, until=now)
+                moved += 1
+    return moved
+
+
+def lock_subscription(pk: int, *, skip_locked: bool = False) -> Subscription | None:
+    """The row, locked until the transaction ends; None where somebody else holds it and `skip_locked` is set."""
+    rows: QuerySet[Subscription] = Subscription.objects.select_related("customer", "price__product")
+    return rows.select_for_update(of=("self",), skip_locked=skip_locked).filter(pk=pk).first()
+
+
+def _locked(subscription: Subscription, *, now: datetime) -> Subscription:
+    row = lock_subscription(subscription.pk)
+    assert row is not None, "subscriptions are never deleted"  # noqa: S101
+    advance(row, until=now)
+    return row
+
+
+def _require_running(subscription: Subscription) -> None:
+    if not subscription.is_running():
+        raise SubscriptionInactive(f"The subscription is {subscription.status}.")
+
+
+@transaction.atomic
+def cancel_now(
+    *,
+    subscription: Subscription,
+    now: datetime,
+    reason: str | None = None,
+    feedback: str | None = None,
+    comment: str | None = None,
+) -> Subscription:
+    """End it at this instant. Usage up to now is invoiced when the lateness window is over; fees are not refunded."""
+    row = _locked(subscription, now=now)
+    _require_running(row)
+    for period in row.periods.filter(closed_at__isnull=True, end__gt=now):
+        if period.start >= now:
+            period.delete()
+        else:
+            period.end = now
+            period.save(update_fields=["end"])
+    row.cancel_reason, row.cancellation_feedback, row.cancellation_comment = reason, feedback, comment
+    row.cancel_at_period_end = False
+    row.save(
+        update_fields=["cancel_reason", "cancellation_feedback", "cancellation_comment", "cancel_at_period_end"]
+    )
+    _end(row, SubscriptionStatus.CANCELLED, cancelled_at=now)
+    subscription.refresh_from_db()
+    return row
+
+
+@transaction.atomic
+def schedule_cancellation(
+    *,
+    subscription: Subscription,
+    now: datetime,
+    reason: str | None = None,
+    feedback: str | None = None,
+    comment: str | None = None,
+) -> Subscription:
+    """End it with the running period."""
+    row = _locked(subscription, now=now)
+    _require_running(row)
+    row.cancel_at_period_end = True
+    row.cancel_reason, row.cancellation_feedback, row.cancellation_comment = reason, feedback, comment
+    row.save(
+        update_fields=[
+            "cancel_at_period_end",
+            "cancel_reason",
+            "cancellation_feedback",
+            "cancellation_comment",
+            "updated_at",
+        ]
+    )
+    subscription.refresh_from_db()
+    return row
+
+
+@transaction.atomic
+def revoke_cancellation(*, subscription: Subscription, now: datetime) -> Subscription:
+    """Take a scheduled cancellation back; too late once it has happened."""
+    row = _locked(subscription, now=now)
+    _require_running(row)
+    row.cancel_at_period_end = False
+    row.cancel_reason = row.cancellation_feedback = row.cancellation_comment = None
+    row.save(
+        update_fields=[
+            "cancel_at_period_end",
+            "cancel_reason",
+            "cancellation_feedback",
+            "cancellation_comment",
+            "updated_at",
+        ]
+    )
+    subscription.refresh_from_db()
+    return row
+
+
+@transaction.atomic
+def move_next_billing_date(*, subscription: Subscription, to: datetime, now: datetime) -> Subscription:
+    """End the running period at `to`; later periods count from there."""
+    row = _locked(subscription, now=now)
+    _require_running(row)
+    if to < now:
+        raise DomainError("Cannot change next_billing_date to past time")
+    if to > row.expires_at or to > now + timedelta(days=366 * 20) or to.year > _LAST_YEAR:
+        raise DomainError("The next billing date may not lie after the subscription expires.")
+    last = row.periods.order_by("-end").first()
+    if last is None or last.closed_at is not None:
+        raise DomainError("The running period is closed already.")
+    if to <= last.start:
+        raise DomainError("The next billing date must lie after the start of the running period.")
+    last.end = to
+    last.save(update_fields=["end"])
+    row.anchor = to
+    row.save(update_fields=["anchor", "updated_at"])
+    subscription.refresh_from_db()
+    return row
+
+
+@transaction.atomic
+def extend_expiry(*, subscription: Subscription, count: int, interval: str, now: datetime) -> Subscription:
+    """Set the whole life of the subscription, counted from its start; it can only grow."""
+    row = _locked(subscription, now=now)
+    _require_running(row)
+    if interval not in Interval.values or not 1 <= count <= 100 * 366:
+        raise DomainError(f"A subscription period needs a count and an interval: {', '.join(Interval.values)}.")
+    try:
+        until = add_intervals(row.started_at, interval, count, row.time_zone)
+    except OverflowError:
+        raise DomainError("That subscription period is too long.") from None
+    if until <= row.expires_at:
+        raise DomainError("The subscription period can only be extended.")
+    if until.year > _LAST_YEAR:
+        raise DomainError("That subscription period is too long.")
+    row.expires_at = until
+    row.save(update_fields=["expires_at", "updated_at"])
+    subscription.refresh_from_db()
+    return row
+
+
+def update_details(*, subscription: Subscription, **changes: Any) -> Subscription:
+    """Change what billing does not depend on: metadata, billing_address, tax_id."""
+    allowed = {"metadata", "billing_address", "tax_id"}
+    if unknown := set(changes) - allowed:
+        raise TypeError(f"not details of a subscription: {sorted(unknown)}")
+    for name, value in changes.items():
+        setattr(subscription, name, value)
+    subscription.save(update_fields=[*changes, "updated_at"])
+    return subscription
+
+
+def current_period(*, subscription: Subscription, now: datetime) -> BillingPeriod | None:
+    """The period that `now` falls in; the last one of a subscription that is over; None where there is none."""
+    periods = subscription.periods.order_by("-end")
+    return periods.filter(start__lte=now, end__gt=now).first() or periods.first()
+
+
+def unpark(*, subscription: Subscription) -> None:
+    """A person has looked: the next billing run tries it again."""
+    Subscription.objects.filter(pk=subscription.pk).update(parked_at=None, parked_reason="")
+    subscription.refresh_from_db(fields=["parked_at", "parked_reason"])
