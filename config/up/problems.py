@@ -2,4 +2,5 @@
 
 
 class CannotStart(Exception):
-    """Something outside the program is in the way; the message is one sentence that says what and what to do."""
+    """Something outside the program is in the way; the message is one sentence that says what and what to
+    do."""

