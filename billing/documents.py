@@ -1,7 +1,7 @@
 """An invoice as a document: plain data that the page and the PDF both show, and the PDF itself.
 
-`invoice_document` does all the wording and formatting, so a page and a PDF of one invoice cannot differ. The PDF is
-typeset by typst, which gets the data as one JSON input: text in a name is text, never markup.
+`invoice_document` does all the wording and formatting, so a page and a PDF of one invoice cannot differ. The
+PDF is typeset by typst, which gets the data as one JSON input: text in a name is text, never markup.
 """
 
 import json
@@ -29,7 +29,7 @@ _FONTS = _FOLDER / "fonts"
 
 
 class DocumentLine(TypedDict):
-    """One line as it is printed. Quantities and amounts are text; `free` and `charged` are empty for a fee."""
+    """One line as it is printed, all text. `free` and `charged` are empty for a fee."""
 
     kind: str
     description: str
@@ -117,23 +117,23 @@ def invoice_document(*, invoice: Invoice) -> Document:
 def render_pdf(*, invoice: Invoice) -> bytes:
     """The invoice as PDF/A-2b. The same rows give the same bytes.
 
-    PDF/A refuses a letter that no font at hand can draw; such an invoice comes as an ordinary PDF with a box in that
-    letter's place, and the log says so, since a customer must get their invoice either way.
+    PDF/A refuses a letter that no font at hand can draw; such an invoice comes as an ordinary PDF with a box
+    in that letter's place, and the log says so, since a customer must get their invoice either way.
     """
     document = invoice_document(invoice=invoice)
     data = json.dumps(_printable(document), ensure_ascii=False)
     stamp = invoice.issued_at or invoice.created_at
     try:
-        return _typeset(data, stamp, standard="a-2b")
+        return _typeset(data, stamp, archival=True)
     except typst.TypstError as error:
         if "could not be displayed" not in str(error):
             raise
         log.warning("Invoice %s has letters that no font here can draw.", invoice.public_id)
-        return _typeset(data, stamp, standard=None)
+        return _typeset(data, stamp, archival=False)
 
 
 def span_in_words(start: datetime | None, end: datetime | None, zone: ZoneInfo) -> str:
-    """A half-open span for people. Whole days are named from first to last; other spans by both their ends."""
+    """A half-open span for people: whole days from first to last, any other span by both its ends."""
     if start is None or end is None:
         return ""
     first, last = start.astimezone(zone), end.astimezone(zone)
@@ -230,18 +230,17 @@ def _printable(value: object) -> object:
 
 @cache
 def _fonts() -> typst.Fonts:
-    """Our own fonts for all ordinary text; the system's for scripts ours lack, such as Chinese and Japanese."""
+    """Our own fonts for ordinary text; the system's for scripts that ours lack, such as Japanese."""
     return typst.Fonts(include_system_fonts=True, include_embedded_fonts=False, font_paths=[_FONTS])
 
 
-def _typeset(data: str, stamp: datetime, *, standard: str | None) -> bytes:
-    pdf = typst.compile(
+def _typeset(data: str, stamp: datetime, *, archival: bool) -> bytes:
+    return typst.compile(
         _MARKUP,
         root=_FOLDER,
         font_paths=_fonts(),
         sys_inputs={"invoice": data},
         format="pdf",
-        pdf_standards=[standard] if standard else [],
+        pdf_standards="a-2b" if archival else None,
         timestamp=int(stamp.timestamp()),
     )
-    return bytes(pdf)
