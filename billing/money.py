@@ -7,7 +7,8 @@ import re
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, Overflow, localcontext
 
 from babel.core import Locale, UnknownLocaleError
-from babel.numbers import format_currency, get_currency_precision, get_decimal_symbol, is_currency as _known
+from babel.numbers import format_currency, get_currency_precision, get_decimal_symbol
+from babel.numbers import is_currency as _known
 
 # Wide enough for every exact product or sum of ours; a result that still would not fit raises instead of rounding.
 EXACT = Context(prec=2000, traps=[InvalidOperation, Overflow, Inexact])
@@ -79,8 +80,15 @@ def format_unit_price(minor_per_unit: Decimal, currency: str, locale: str = "en"
     fraction = "0" * digits + "#" * 30
     whole = re.sub(r"0\.0+|0(?![.0])", "0." + fraction, pattern, count=1)
     with localcontext(_WIDE):
-        text = str(format_currency(to_major(minor_per_unit, currency), currency, format=whole, locale=where, currency_digits=False))
-    return text
+        return str(
+            format_currency(
+                to_major(minor_per_unit, currency),
+                currency,
+                format=whole,
+                locale=where,
+                currency_digits=False,
+            )
+        )
 
 
 def format_units(quantity: Decimal, locale: str = "en") -> str:

@@ -43,15 +43,13 @@ class ChargeTerms:
         price = self.price_per_unit
         if not price.is_finite() or price <= 0:
             raise PriceInvalid(f"The price per unit of “{self.meter.name}” must be above zero.")
-        if price >= 100_000 or price.as_tuple().exponent < -12 and price != round(price, 12):  # type: ignore[operator]
+        if price >= 100_000 or (price.as_tuple().exponent < -12 and price != round(price, 12)):  # type: ignore[operator]
             raise PriceInvalid(
                 f"The price per unit of “{self.meter.name}” may have 5 digits before and 12 after the point, in the "
                 "currency's minor unit."
             )
         if not 0 <= self.free_threshold <= LARGEST_THRESHOLD:
-            raise PriceInvalid(
-                f"The free threshold of “{self.meter.name}” must lie between 0 and {LARGEST_THRESHOLD}."
-            )
+            raise PriceInvalid(f"The free threshold of “{self.meter.name}” must lie between 0 and {LARGEST_THRESHOLD}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,11 @@ def _check_start(start: datetime, price: Price, zone: str, now: datetime) -> Non
     if not 1900 <= start.year <= now.year + 10:
         raise DomainError("A subscription starts between 1900 and ten years from now.")
     past = index_containing(
-        start, _text(price.payment_frequency_interval), price.payment_frequency_count or 1, max(now, start), zone
+        start,
+        _text(price.payment_frequency_interval),
+        price.payment_frequency_count or 1,
+        max(now, start),
+        zone,
     )
     if past > MAX_PAST_PERIODS:
         raise DomainError(
@@ -166,9 +170,7 @@ def natural_period(subscription: Subscription, index: int) -> Period:
 
 def _open(subscription: Subscription, *, index: int) -> BillingPeriod:
     period = natural_period(subscription, index)
-    return BillingPeriod.objects.create(
-        subscription=subscription, index=index, start=period.start, end=period.end
-    )
+    return BillingPeriod.objects.create(subscription=subscription, index=index, start=period.start, end=period.end)
 
 
 def advance(subscription: Subscription, *, until: datetime) -> None:
@@ -252,7 +254,12 @@ def cancel_now(
     row.cancel_reason, row.cancellation_feedback, row.cancellation_comment = reason, feedback, comment
     row.cancel_at_period_end = False
     row.save(
-        update_fields=["cancel_reason", "cancellation_feedback", "cancellation_comment", "cancel_at_period_end"]
+        update_fields=[
+            "cancel_reason",
+            "cancellation_feedback",
+            "cancellation_comment",
+            "cancel_at_period_end",
+        ]
     )
     _end(row, SubscriptionStatus.CANCELLED, cancelled_at=now)
     subscription.refresh_from_db()

@@ -62,9 +62,7 @@ class Invoice(models.Model):
         Subscription, on_delete=models.PROTECT, related_name="invoices", null=True, blank=True
     )
     # The billing run that made it, if one did.
-    run = models.ForeignKey(
-        BillingRun, on_delete=models.PROTECT, related_name="invoices", null=True, blank=True
-    )
+    run = models.ForeignKey(BillingRun, on_delete=models.PROTECT, related_name="invoices", null=True, blank=True)
     reason = models.CharField(max_length=10, choices=InvoiceReason)
     status = models.CharField(max_length=10, choices=InvoiceStatus, default=InvoiceStatus.DRAFT)
     currency = models.CharField(max_length=3)
@@ -130,9 +128,7 @@ class InvoiceLine(models.Model):
     position = models.PositiveIntegerField()
     kind = models.CharField(max_length=10, choices=LineKind)
     description = models.TextField()
-    subscription = models.ForeignKey(
-        Subscription, on_delete=models.PROTECT, related_name="+", null=True, blank=True
-    )
+    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="+", null=True, blank=True)
     product = models.ForeignKey(Product, on_delete=models.PROTECT, related_name="+")
     charge = models.ForeignKey(Charge, on_delete=models.PROTECT, related_name="+", null=True, blank=True)
     period_start = models.DateTimeField(null=True, blank=True)

@@ -33,9 +33,7 @@ class Payment(models.Model):
     """
 
     public_id = PublicIdField("payment id", default=new_payment_id, editable=False)
-    invoice = models.OneToOneField(
-        Invoice, on_delete=models.PROTECT, related_name="payment", null=True, blank=True
-    )
+    invoice = models.OneToOneField(Invoice, on_delete=models.PROTECT, related_name="payment", null=True, blank=True)
     customer = models.ForeignKey(Customer, on_delete=models.PROTECT, related_name="payments")
     subscription = models.ForeignKey(
         Subscription, on_delete=models.PROTECT, related_name="payments", null=True, blank=True

@@ -131,5 +131,3 @@ class Charge(models.Model):
 
     def __str__(self) -> str:
         return f"{self.meter} in {self.price}"
-
-

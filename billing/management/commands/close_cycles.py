@@ -1,0 +1,106 @@
+"""Close every billing period that is due and issue its invoice."""
+
+from argparse import ArgumentParser
+from collections import defaultdict
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db.models import Sum
+from django.utils.dateparse import parse_datetime
+
+from billing import cycles
+from billing.models import RunItem, RunOutcome, RunTrigger
+from billing.money import format_amount
+from billing.subscriptions import advance_periods
+from customers.clock import database_now
+from customers.errors import DomainError
+
+
+class Command(BaseCommand):
+    help = __doc__
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--until",
+            metavar="INSTANT",
+            help="bill as if it were this instant (2026-02-01T00:00:00Z); later than now closes periods early",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="show what would be issued, save nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        now = database_now()
+        until = _instant(options["until"]) if options["until"] else now
+        try:
+            if options["dry_run"]:
+                self._preview(until, now)
+            else:
+                self._run(until, now)
+        except DomainError as error:
+            raise CommandError(error.message) from None
+
+    def _preview(self, until: datetime, now: datetime) -> None:
+        totals: dict[str, Decimal] = defaultdict(Decimal)
+        invoices = 0
+        for proposal in cycles.preview_run(until=until, now=now):
+            invoices += 1
+            totals[proposal.currency] += proposal.total
+            total = format_amount(proposal.total, proposal.currency)
+            span = f"{proposal.period_start:%Y-%m-%d %H:%M} to {proposal.period_end:%Y-%m-%d %H:%M}"
+            self.stdout.write(
+                f"{proposal.subscription.customer.name} ({proposal.subscription.public_id}), {span}: {total}"
+            )
+            for line in proposal.lines:
+                self.stdout.write(f"    {line.description}: {line.explanation['text']}")
+        self.stdout.write(f"Dry run: {_count(invoices, 'invoice')} would be issued{_sums(totals)}. Nothing was saved.")
+
+    def _run(self, until: datetime, now: datetime) -> None:
+        if until <= now:
+            advance_periods(now=now)
+        run = cycles.start_run(trigger=RunTrigger.COMMAND, until=until, now=now)
+        due = run.items.count()
+        done = 0
+
+        def progress(item: RunItem) -> None:
+            nonlocal done
+            done += 1
+            if self.stderr.isatty():
+                self.stderr.write(f"\r{done} of {due} subscriptions", ending="")
+            elif done % 100 == 0:
+                self.stderr.write(f"{done} of {due} subscriptions")
+            if item.outcome == RunOutcome.PARKED:
+                self.stderr.write(f"\n{item.subscription} is parked: {item.reason}")
+
+        cycles.work_run(run=run, clock=database_now, on_progress=progress)
+        if done and self.stderr.isatty():
+            self.stderr.write("")
+        totals = {
+            row["currency"]: row["sum"] for row in run.invoices.order_by().values("currency").annotate(sum=Sum("total"))
+        }
+        parked = run.items.filter(outcome=RunOutcome.PARKED).count()
+        issued = run.invoices.count()
+        waits = f", {parked} parked (see the admin)" if parked else ""
+        self.stdout.write(
+            f"{_count(due, 'subscription')} due, {_count(issued, 'invoice')} issued{_sums(totals)}{waits}."
+        )
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = parse_datetime(text)
+    except ValueError:
+        instant = None
+    if instant is None:
+        raise CommandError(f"--until {text!r} is not an instant such as 2026-02-01T00:00:00Z.")
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _sums(totals: dict[str, Decimal]) -> str:
+    if not totals:
+        return ""
+    return " for " + " and ".join(format_amount(total, currency) for currency, total in sorted(totals.items()))
