@@ -135,6 +135,7 @@ def issue_invoice(
         seller_name=settings.SELLER_NAME,
         seller_address=settings.SELLER_ADDRESS,
         seller_email=settings.SELLER_EMAIL,
+        created_at=now,
     )
     InvoiceLine.objects.bulk_create(
         InvoiceLine(
@@ -174,6 +175,7 @@ def issue_invoice(
         status=PaymentStatus.SUCCEEDED if total == 0 else PaymentStatus.REQUIRES_PAYMENT_METHOD,
         charge_type=_CHARGE_TYPES[reason],
         includes_usage=any(line.kind in (LineKind.USAGE, LineKind.ADJUSTMENT) for line in lines),
+        created_at=now,
     )
     return invoice
 

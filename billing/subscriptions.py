@@ -87,6 +87,7 @@ def subscribe(
         billing_address=dict(billing_address or customer.billing_address),
         tax_id=tax_id,
         metadata=dict(metadata or {}),
+        created_at=now,
     )
     if trial:
         BillingPeriod.objects.create(subscription=subscription, index=-1, start=start, end=anchor, is_trial=True)
@@ -99,6 +100,7 @@ def subscribe(
             currency=price.currency,
             status=PaymentStatus.SUCCEEDED,
             charge_type=ChargeType.NEW,
+            created_at=now,
         )
     return subscription
 

@@ -6,6 +6,7 @@ import customers.ids
 import django.contrib.postgres.constraints
 import django.core.validators
 import django.db.models.deletion
+import django.utils.timezone
 from decimal import Decimal
 from django.conf import settings
 from django.contrib.postgres.operations import BtreeGistExtension
@@ -129,7 +130,7 @@ class Migration(migrations.Migration):
                 ('paid_at', models.DateTimeField(blank=True, null=True)),
                 ('voided_at', models.DateTimeField(blank=True, null=True)),
                 ('void_reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('customer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='invoices', to='customers.customer')),
                 ('run', models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='invoices', to='billing.billingrun')),
             ],
@@ -165,7 +166,7 @@ class Migration(migrations.Migration):
                 ('metadata', models.JSONField(blank=True, default=dict)),
                 ('parked_at', models.DateTimeField(blank=True, null=True)),
                 ('parked_reason', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('updated_at', models.DateTimeField(auto_now=True)),
                 ('customer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='subscriptions', to='customers.customer')),
                 ('price', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='subscriptions', to='billing.price')),
@@ -201,7 +202,7 @@ class Migration(migrations.Migration):
                 ('charge_type', models.CharField(blank=True, choices=[('new', 'New'), ('renewal', 'Renewal'), ('plan_change', 'Plan Change'), ('on_demand', 'On Demand')], max_length=15, null=True)),
                 ('includes_usage', models.BooleanField(default=False)),
                 ('note', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
                 ('updated_at', models.DateTimeField(auto_now=True)),
                 ('customer', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='payments', to='customers.customer')),
                 ('invoice', models.OneToOneField(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='payment', to='billing.invoice')),

@@ -4,6 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.db import models
+from django.utils import timezone
 from django.db.models import Q
 
 from billing.models.products import Charge, Product
@@ -87,7 +88,8 @@ class Invoice(models.Model):
     paid_at = models.DateTimeField(null=True, blank=True)
     voided_at = models.DateTimeField(null=True, blank=True)
     void_reason = models.TextField(blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    # Set by the function that makes it, from its `now`.
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         ordering = ["-created_at", "-id"]

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from django.db import models
+from django.utils import timezone
 
 from billing.models.invoices import Invoice
 from billing.models.subscriptions import Subscription
@@ -46,7 +47,8 @@ class Payment(models.Model):
     includes_usage = models.BooleanField(default=False)
     # How an operator says the money came: a transfer, a cheque number.
     note = models.TextField(blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    # Set by the function that makes it, from its `now`.
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:

@@ -3,6 +3,7 @@
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
 from django.db import models
+from django.utils import timezone
 from django.db.models import F, Func, Q
 
 from billing.models.products import Price
@@ -54,7 +55,8 @@ class Subscription(models.Model):
     # Billing met something unexpected: it stays away until a person has looked.
     parked_at = models.DateTimeField(null=True, blank=True)
     parked_reason = models.TextField(blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    # Set by the function that makes it, from its `now`.
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:
