@@ -19,7 +19,6 @@ from django.conf import settings
 
 from billing.models import Invoice, InvoiceLine, InvoiceStatus, LineKind
 from billing.money import format_amount, format_unit_price, format_units
-from billing.pricing import RatedLine, explain
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +88,10 @@ def invoice_document(*, invoice: Invoice) -> Document:
         status_word=InvoiceStatus(invoice.status).label,
         headline=_headline(invoice, zone),
         note=_note(invoice),
-        issued_on=_day(invoice.issued_at, zone),
-        due_on=_day(invoice.due_at, zone),
-        paid_on=_day(invoice.paid_at, zone),
-        voided_on=_day(invoice.voided_at, zone),
+        issued_on=day_in_words(invoice.issued_at, zone),
+        due_on=day_in_words(invoice.due_at, zone),
+        paid_on=day_in_words(invoice.paid_at, zone),
+        voided_on=day_in_words(invoice.voided_at, zone),
         period=span_in_words(invoice.period_start, invoice.period_end, zone),
         time_zone=invoice.time_zone,
         currency=invoice.currency,
@@ -147,17 +146,8 @@ def span_in_words(start: datetime | None, end: datetime | None, zone: ZoneInfo) 
 
 
 def _line(line: InvoiceLine, currency: str, zone: ZoneInfo) -> DocumentLine:
-    rated = RatedLine(
-        quantity=line.quantity,
-        free_units=line.free_units,
-        billable_units=line.billable_units,
-        unit_price=line.unit_price,
-        exact_amount=line.exact_amount,
-        amount=line.amount,
-        explanation=line.explanation,
-    )
     amount = format_amount(line.amount, currency)
-    steps = explain(rated, unit=line.measurement_unit, currency=currency) if line.explanation else ""
+    steps = str(line.explanation.get("text", ""))
     metered = line.kind in (LineKind.USAGE, LineKind.ADJUSTMENT)
     return DocumentLine(
         kind=line.kind,
@@ -182,10 +172,10 @@ def _headline(invoice: Invoice, zone: ZoneInfo) -> str:
         case InvoiceStatus.VOID:
             return "Nothing is due"
         case InvoiceStatus.PAID:
-            return f"{total} paid on {_day(invoice.paid_at, zone)}"
+            return f"{total} paid on {day_in_words(invoice.paid_at, zone)}"
     if invoice.total <= 0:
         return "Nothing is due"
-    return f"{total} due {_day(invoice.due_at, zone)}" if invoice.due_at else f"{total} due"
+    return f"{total} due {day_in_words(invoice.due_at, zone)}" if invoice.due_at else f"{total} due"
 
 
 def _note(invoice: Invoice) -> str:
@@ -206,7 +196,8 @@ def _address(address: dict[str, object]) -> list[str]:
     return [row for row in rows if row]
 
 
-def _day(instant: datetime | None, zone: ZoneInfo) -> str:
+def day_in_words(instant: datetime | None, zone: ZoneInfo) -> str:
+    """An instant's day there, such as "7 December 2026"; nothing for no instant."""
     if instant is None:
         return ""
     local = instant.astimezone(zone)

@@ -1,0 +1,332 @@
+"""What a customer's usage pages say: amounts and quantities in words, made from billing's own numbers.
+
+Nothing is rated here. The running period comes from `running_usage`, which rates as closing will; earlier ones from
+`usage_history`, which says what was billed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from meters.usage import daily_quantities, quantities
+
+from billing.cycles import PeriodUsage, running_usage, usage_history
+from billing.documents import day_in_words, span_in_words
+from billing.invoices import ProposedLine
+from billing.models import BillingPeriod, Invoice, InvoiceLine, LineKind, Subscription, SubscriptionStatus
+from billing.money import add, format_amount, format_unit_price, format_units, plain
+from customers.models import Customer
+from customers.portal.charts import DayChart, DayValue, day_chart, percent
+from meters.models import Aggregation, Meter
+
+# A year by day is no chart any more; the table and the CSV have every day.
+MOST_DAYS = 92
+
+_BY_DAY = {
+    Aggregation.COUNT: "{unit} by day",
+    Aggregation.SUM: "{unit} by day",
+    Aggregation.MAX: "Highest {unit} of each day",
+    Aggregation.LAST: "Last {unit} of each day",
+}
+_STATUS_WORDS = {
+    SubscriptionStatus.PENDING: "Pending",
+    SubscriptionStatus.ACTIVE: "Active",
+    SubscriptionStatus.ON_HOLD: "On hold",
+    SubscriptionStatus.PAUSED: "Paused",
+    SubscriptionStatus.CANCELLED: "Cancelled",
+    SubscriptionStatus.FAILED: "Failed",
+    SubscriptionStatus.EXPIRED: "Expired",
+    SubscriptionStatus.PAST_DUE: "Payment overdue",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MeterView:
+    """One meter of the running period."""
+
+    name: str
+    unit: str
+    quantity: str
+    sentence: str
+    steps: str
+    cost: str
+    free_share: str
+    charged_share: str
+    has_threshold: bool
+    used_up: bool
+    chart: DayChart | None
+    # Unique on the page, for the names that the chart is labelled by.
+    chart_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """A subscription with its running period, money first."""
+
+    subscription_id: str
+    name: str
+    status: str
+    status_word: str
+    running: bool
+    closed: bool
+    period_id: int
+    period: str
+    period_share: str
+    days_left: str
+    usage_so_far: str
+    next_fee: str
+    next_total: str
+    next_invoice_on: str
+    is_trial: bool
+    ending: str
+    meters: tuple[MeterView, ...]
+    time_zone: str
+    as_of: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    name: str
+    unit: str
+    quantity: str
+    free: str
+    charged: str
+    unit_price: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryView:
+    """An earlier period."""
+
+    period_id: int
+    period: str
+    total: str
+    lines: tuple[HistoryLine, ...]
+    invoice_id: str
+    invoice_number: str
+
+
+def plan_view(*, subscription: Subscription, now: datetime) -> PlanView | None:
+    """The running (or last) period of a subscription; None where it has none yet."""
+    running = running_usage(subscription=subscription, now=now)
+    if running is None:
+        return None
+    zone = ZoneInfo(subscription.time_zone)
+    period = running.period
+    fee = _next_fee(subscription, period)
+
+    def money(minor: Decimal) -> str:
+        return format_amount(minor, running.currency)
+
+    return PlanView(
+        subscription_id=subscription.public_id,
+        name=subscription.price.product.name,
+        status=subscription.status,
+        status_word=_STATUS_WORDS[SubscriptionStatus(subscription.status)],
+        running=period.start <= now < period.end and subscription.is_running(),
+        closed=period.is_closed(),
+        period_id=period.pk,
+        period=span_in_words(period.start, period.end, zone),
+        period_share=percent(_seconds(min(now, period.end) - period.start), _seconds(period.end - period.start)),
+        days_left=_days_left(period.end, now, zone),
+        usage_so_far=money(running.total),
+        next_fee=money(fee) if fee else "",
+        next_total=money(add(running.total, fee)),
+        next_invoice_on=day_in_words(period.end, zone),
+        is_trial=period.is_trial,
+        ending=_ending(subscription, zone),
+        meters=tuple(_meter_view(subscription, period, line, now) for line in running.lines),
+        time_zone=subscription.time_zone,
+        as_of=f"{day_in_words(now, zone)}, {now.astimezone(zone):%H:%M}",
+    )
+
+
+def history_views(*, subscription: Subscription, offset: int, limit: int) -> list[HistoryView]:
+    """Periods with what was billed for them, newest first, the running one first of all."""
+    zone = ZoneInfo(subscription.time_zone)
+    return [_history_view(item, zone) for item in usage_history(subscription=subscription, offset=offset, limit=limit)]
+
+
+def csv_rows(*, period: BillingPeriod, customer: Customer, now: datetime) -> Iterator[list[str]]:
+    """A period's usage by day, then each meter's total, then what was billed for it.
+
+    The total is the meter's own quantity of the period: for a peak or a latest value it is not the days' sum.
+    """
+    subscription = period.subscription
+    yield ["day", "meter", "quantity", "unit", "events"]
+    meters = [charge.meter for charge in subscription.price.charges.select_related("meter")]
+    today = now.astimezone(ZoneInfo(subscription.time_zone)).date()
+    for meter in meters:
+        for day in daily_quantities(
+            meter=meter,
+            customer=customer,
+            start=period.start,
+            end=period.end,
+            time_zone=subscription.time_zone,
+        ):
+            if day.day > today and not day.events:
+                continue
+            yield [
+                day.day.isoformat(),
+                _cell(meter.name),
+                plain(day.quantity),
+                _cell(meter.measurement_unit),
+                str(day.events),
+            ]
+    totals = quantities(meters=meters, customer=customer, start=period.start, end=period.end)
+    for meter in meters:
+        yield ["total", _cell(meter.name), plain(totals[meter.pk]), _cell(meter.measurement_unit), ""]
+    billed = InvoiceLine.objects.filter(
+        subscription=subscription,
+        period_start=period.start,
+        kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT],
+        live=True,
+    ).select_related("invoice")
+    for line in billed.order_by("charge__position", "pk"):
+        yield [
+            f"billed on {line.invoice.number}",
+            _cell(line.description),
+            plain(line.quantity),
+            _cell(line.measurement_unit),
+            "",
+        ]
+
+
+def invoice_status(*, invoice: Invoice, now: datetime) -> tuple[str, str]:
+    """A status and its word for a customer."""
+    if invoice.is_overdue(now=now):
+        return "overdue", "Overdue"
+    return invoice.status, invoice.get_status_display()
+
+
+def _meter_view(subscription: Subscription, period: BillingPeriod, line: ProposedLine, now: datetime) -> MeterView:
+    assert line.charge is not None, "usage is billed by charge"  # noqa: S101
+    meter = line.charge.meter
+    threshold = Decimal(line.charge.free_threshold)
+    over = max(line.quantity - threshold, Decimal(0))
+    scale = max(threshold, line.quantity)
+    return MeterView(
+        name=meter.name,
+        unit=meter.measurement_unit,
+        quantity=format_units(line.quantity),
+        sentence=_sentence(line, subscription.price.currency, is_trial=period.is_trial),
+        steps=line.explanation.get("text", ""),
+        cost=format_amount(line.amount, subscription.price.currency),
+        free_share=percent(min(max(line.quantity, Decimal(0)), threshold), scale),
+        charged_share=percent(over, scale) if threshold else "0%",
+        has_threshold=threshold > 0,
+        used_up=over > 0,
+        chart=_chart(subscription, period, meter, now),
+        chart_id=f"chart-{period.pk}-{line.charge.pk}",
+    )
+
+
+def _sentence(line: ProposedLine, currency: str, *, is_trial: bool) -> str:
+    assert line.charge is not None, "usage is billed by charge"  # noqa: S101
+    unit = line.measurement_unit
+    threshold = format_units(Decimal(line.charge.free_threshold))
+    price = format_unit_price(line.unit_price, currency)
+    if is_trial:
+        return f"Free during the trial, then {price} each"
+    if line.charge.free_threshold == 0:
+        return f"{price} each"
+    if line.quantity <= line.charge.free_threshold:
+        return f"{format_units(line.quantity)} of {threshold} free {unit} used"
+    return f"All {threshold} free {unit} used, {format_units(line.billable_units)} more at {price} each"
+
+
+def _chart(subscription: Subscription, period: BillingPeriod, meter: Meter, now: datetime) -> DayChart | None:
+    zone = ZoneInfo(subscription.time_zone)
+    until = min(period.end, now)
+    start = max(period.start, until - timedelta(days=MOST_DAYS))
+    if until <= start:
+        return None
+    last_day = (period.end - timedelta(microseconds=1)).astimezone(zone).date()
+    if (last_day - start.astimezone(zone).date()).days > MOST_DAYS:
+        last_day = until.astimezone(zone).date()
+    gauge = meter.aggregation in (Aggregation.MAX, Aggregation.LAST)
+    today = now.astimezone(zone).date()
+    days = daily_quantities(
+        meter=meter,
+        customer=subscription.customer,
+        start=start,
+        # Clocks differ: an event may be a few minutes ahead of ours.
+        end=min(period.end, now + settings.EVENT_CLOCK_TOLERANCE),
+        time_zone=subscription.time_zone,
+    )
+    title = _BY_DAY[Aggregation(meter.aggregation)].format(unit=meter.measurement_unit)
+    return day_chart(
+        name=title[:1].upper() + title[1:],
+        unit=meter.measurement_unit,
+        # A day without events has no peak and no latest value; drawing 0 would say that it fell.
+        values=[
+            DayValue(day.day, None if gauge and day.events == 0 else day.quantity)
+            for day in days
+            if day.day <= today or day.events
+        ],
+        last_day=last_day,
+        today=today,
+    )
+
+
+def _history_view(item: PeriodUsage, zone: ZoneInfo) -> HistoryView:
+    currency = item.currency
+    return HistoryView(
+        period_id=item.period.pk,
+        period=span_in_words(item.period.start, item.period.end, zone),
+        total=format_amount(add(*(charge.amount for charge in item.charges)), currency),
+        lines=tuple(
+            HistoryLine(
+                name=used.charge.meter.name,
+                unit=used.charge.meter.measurement_unit,
+                quantity=format_units(used.consumed_units),
+                free=format_units(Decimal(used.charge.free_threshold)),
+                charged=format_units(used.chargeable_units),
+                unit_price=format_unit_price(used.charge.price_per_unit, currency),
+                amount=format_amount(used.amount, currency),
+            )
+            for used in item.charges
+        ),
+        invoice_id=item.invoice.public_id if item.invoice else "",
+        invoice_number=(item.invoice.number or "") if item.invoice else "",
+    )
+
+
+def _next_fee(subscription: Subscription, period: BillingPeriod) -> Decimal:
+    """The fee that the next invoice asks for, in advance; none where the subscription ends with this period."""
+    goes_on = (
+        subscription.is_running() and not subscription.cancel_at_period_end and period.end < subscription.expires_at
+    )
+    return subscription.price.fixed_amount * subscription.quantity if goes_on else Decimal(0)
+
+
+def _ending(subscription: Subscription, zone: ZoneInfo) -> str:
+    if subscription.status == SubscriptionStatus.CANCELLED and subscription.cancelled_at:
+        return f"Cancelled on {day_in_words(subscription.cancelled_at, zone)}"
+    if subscription.status == SubscriptionStatus.EXPIRED:
+        return f"Expired on {day_in_words(subscription.expires_at, zone)}"
+    if subscription.cancel_at_period_end:
+        return "Ends with this period"
+    return ""
+
+
+def _days_left(end: datetime, now: datetime, zone: ZoneInfo) -> str:
+    if now >= end:
+        return "over"
+    days = (end.astimezone(zone).date() - now.astimezone(zone).date()).days
+    if days == 0:
+        return "ends today"
+    return "1 day left" if days == 1 else f"{days} days left"
+
+
+def _seconds(span: timedelta) -> Decimal:
+    return Decimal(span // timedelta(seconds=1))
+
+
+def _cell(text: str) -> str:
+    """Text that a spreadsheet shows and does not run."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else text
