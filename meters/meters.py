@@ -1,0 +1,143 @@
+"""Making, renaming and archiving meters. What a meter counts never changes: invoices were computed with it."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import Enum
+
+from customers.errors import DomainError, NotFound
+from meters.filters import ORDERING, FilterError, FilterGroup, parse_filter, read_number, read_text
+from meters.models import Aggregation, Meter
+
+
+class InvalidMeter(DomainError):
+    code = "INVALID_REQUEST_BODY"
+    status = 422
+
+
+class MeterNotFound(NotFound):
+    pass
+
+
+class Unset(Enum):
+    """Not given, where None means something of its own."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+def get_meter(*, meter_id: str) -> Meter:
+    """The meter of this public id, archived or not."""
+    # PostgreSQL cannot even be asked about a NUL character.
+    meter = None if "\0" in meter_id else Meter.objects.filter(public_id=meter_id).first()
+    if meter is None:
+        raise MeterNotFound(f"There is no meter {meter_id[:100]}.".replace("\0", "\\u0000"))
+    return meter
+
+
+def create_meter(
+    *,
+    name: str,
+    event_name: str,
+    aggregation: str,
+    property_key: str = "",
+    measurement_unit: str,
+    description: str | None = None,
+    filter: Mapping[str, object] | None = None,
+) -> Meter:
+    """Make a meter. It counts events from now on and those that are in the log already.
+
+    A property key given with count says nothing and is dropped.
+    """
+    if aggregation not in Aggregation.values:
+        raise InvalidMeter(f"aggregation.type: must be one of {', '.join(Aggregation.values)}.")
+    if aggregation == Aggregation.COUNT:
+        property_key = ""
+    else:
+        if not property_key:
+            raise InvalidMeter(f"aggregation.key: {aggregation} needs the metadata key that it reads.")
+        _check_text("aggregation.key", property_key, 100)
+    _check_text("event_name", event_name, 255)
+    tree = None if filter is None else read_filter(filter)
+    return Meter.objects.create(
+        name=_label("name", name, 255),
+        event_name=event_name,
+        aggregation=aggregation,
+        property_key=property_key,
+        measurement_unit=_label("measurement_unit", measurement_unit, 100),
+        description=_description(description),
+        filter=None if tree is None else tree.as_json(),
+    )
+
+
+def update_meter(
+    *,
+    meter: Meter,
+    name: str | Unset = UNSET,
+    description: str | Unset | None = UNSET,
+    measurement_unit: str | Unset = UNSET,
+) -> Meter:
+    """Change what people read; None clears the description. What is counted cannot be changed."""
+    changed = ["updated_at"]
+    if not isinstance(name, Unset):
+        meter.name = _label("name", name, 255)
+        changed.append("name")
+    if not isinstance(description, Unset):
+        meter.description = _description(description)
+        changed.append("description")
+    if not isinstance(measurement_unit, Unset):
+        meter.measurement_unit = _label("measurement_unit", measurement_unit, 100)
+        changed.append("measurement_unit")
+    meter.save(update_fields=changed)
+    return meter
+
+
+def archive_meter(*, meter: Meter, now: datetime) -> Meter:
+    """No new product may use it; running subscriptions and counting go on. Archiving twice changes nothing."""
+    if meter.archived_at is None:
+        meter.archived_at = now
+        meter.save(update_fields=["archived_at", "updated_at"])
+    return meter
+
+
+def unarchive_meter(*, meter: Meter) -> Meter:
+    if meter.archived_at is not None:
+        meter.archived_at = None
+        meter.save(update_fields=["archived_at", "updated_at"])
+    return meter
+
+
+def read_filter(raw: object) -> FilterGroup:
+    """A filter for a new meter; refuses also what is well-formed and could never match."""
+    try:
+        tree = parse_filter(raw)
+    except FilterError as error:
+        raise InvalidMeter(str(error)) from error
+    for condition in tree.conditions():
+        if condition.operator in ORDERING and read_number(condition.value) is None:
+            raise InvalidMeter(
+                f"filter: {condition.key} {condition.operator} “{read_text(condition.value)}” could never match,"
+                " because that is not a number."
+            )
+    return tree
+
+
+def _label(field: str, text: str, longest: int) -> str:
+    text = text.strip()
+    _check_text(field, text, longest)
+    return text
+
+
+def _description(text: str | None) -> str | None:
+    text = text.strip() if text else None
+    if text:
+        _check_text("description", text, 10_000)
+    return text or None
+
+
+def _check_text(field: str, text: str, longest: int) -> None:
+    if not 1 <= len(text) <= longest:
+        raise InvalidMeter(f"{field}: must have 1 to {longest} characters.")
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidMeter(f"{field}: contains a character that cannot be stored.")
