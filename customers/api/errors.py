@@ -1,4 +1,4 @@
-"""Every error of the API is `{"code", "message"}` with the right status; `errors` lists them where several."""
+"""Every error of the API is `{"code", "message"}` with the right status; `errors` lists several."""
 
 import logging
 from typing import Any

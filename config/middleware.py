@@ -1,0 +1,70 @@
+"""What must be refused before any view is chosen."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from config.views import is_page, json_error
+from customers.api.errors import ITEM_NOT_FOUND, too_large_message
+
+# An oversized body is read on and thrown away after the answer, within these bounds: closing a connection on a
+# client that is still sending would make its system drop the answer unread.
+DRAIN_BYTES = 256 * 1024 * 1024
+DRAIN_SECONDS = 10.0
+_CHUNK = 64 * 1024
+
+
+class DrainingResponse(JsonResponse):
+    """An answer given before the request's body was read; the rest of the body is discarded behind it."""
+
+    def __init__(self, request: HttpRequest, body: dict[str, Any], status: int) -> None:
+        super().__init__(body, status=status)
+        self._request = request
+
+    def close(self) -> None:
+        super().close()
+        socket = self._request.META.get("gunicorn.socket")
+        until = time.monotonic() + DRAIN_SECONDS
+        read = 0
+        # A client that stalls must not hold the thread; one that is gone has nothing to be told.
+        with contextlib.suppress(OSError):
+            before = None if socket is None else socket.gettimeout()
+            try:
+                if socket is not None:
+                    socket.settimeout(1.0)
+                while read < DRAIN_BYTES and time.monotonic() < until:
+                    chunk = self._request.read(_CHUNK)
+                    if not chunk:
+                        return
+                    read += len(chunk)
+            finally:
+                if socket is not None:
+                    socket.settimeout(before)
+
+
+class RefuseEarly:
+    """413 for a body over the limit, without reading it into memory; 404 for a path that no row could have.
+
+    The admin is left out: uploads there have Django's own limits.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if "\x00" in request.path_info:
+            return json_error(404, "NOT_FOUND", ITEM_NOT_FOUND)
+        if not is_page(request) and _content_length(request) > settings.MAX_REQUEST_BYTES:
+            return DrainingResponse(request, {"code": "PAYLOAD_TOO_LARGE", "message": too_large_message()}, status=413)
+        return self._get_response(request)
+
+
+def _content_length(request: HttpRequest) -> int:
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0)
+    except ValueError:
+        return 0
