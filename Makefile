@@ -6,7 +6,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
 # `make run PORT=8001` and the environment mean the same.
 export PORT
 # Processes of the suite that run side by side; 0 runs all in one.

@@ -7,15 +7,16 @@ on one server apart).
 
 import os
 import shutil
-import tempfile
-from pathlib import Path
-from typing import Any
+import unittest
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import pytest
 
 from config import embedded
 from config.up.places import Places, account_to_run_as, make_private, readable_binaries
 from config.up.postgres import ROLE, Cluster
+from tests.stack import Stack, roomy_folder
 
 # A test's data is worth nothing after the test, so only here does the server skip the disk.
 NOT_DURABLE = {
@@ -31,14 +32,11 @@ class SuiteServer:
 
     def __init__(self) -> None:
         account = account_to_run_as()
-        self.folder = Path(tempfile.mkdtemp(prefix="meterbook-tests-"))
-        self.folder.chmod(0o711)
+        self.folder = roomy_folder("meterbook-tests-")
         sockets = self.folder / "s"
         make_private(sockets, account)
         binaries = readable_binaries(account, self.folder)
-        self.cluster = Cluster(
-            Places(self.folder / "data", sockets, binaries, account, note=""), settings=NOT_DURABLE
-        )
+        self.cluster = Cluster(Places(self.folder / "data", sockets, binaries, account, note=""), settings=NOT_DURABLE)
         try:
             self.cluster.create()
             self.cluster.start()
@@ -107,3 +105,79 @@ def django_db_modify_db_settings(
     options = settings.CELERY_BROKER_TRANSPORT_OPTIONS
     if "conn_string" in options:
         options["conn_string"] = embedded.conninfo({**database, "NAME": database["TEST"]["NAME"]})
+
+
+# -- which tests run, and where -------------------------------------------------------------------------------
+
+_NEEDS_A_DATABASE = {"db", "transactional_db", "django_db_setup", "live_server", "start_stack", "live_stack"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only tests that need no database and no process")
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    if any(item.get_closest_marker(name) for name in ("django_db", "browser", "sdk", "faults")):
+        return False
+    test_class = getattr(item, "cls", None)
+    if test_class is not None and issubclass(test_class, unittest.TestCase):
+        from django.test import TransactionTestCase
+
+        if issubclass(test_class, TransactionTestCase):
+            return False
+    return not _NEEDS_A_DATABASE.intersection(getattr(item, "fixturenames", ()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        # Under `--dist loadgroup` these share one process, and with it one running stack.
+        if item.get_closest_marker("faults"):
+            item.add_marker(pytest.mark.xdist_group("faults"))
+        elif "live_stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("live"))
+    if config.getoption("--fast"):
+        fast = [item for item in items if _is_fast(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in fast])
+        items[:] = fast
+
+
+def unavailable(what: str) -> NoReturn:
+    """Skip the test that needs `what`, or fail it where nothing may be skipped."""
+    if os.environ.get("METERBOOK_REQUIRE_ALL") == "1":
+        pytest.fail(f"{what} (nothing may be skipped: METERBOOK_REQUIRE_ALL=1)", pytrace=False)
+    pytest.skip(what)
+
+
+# -- what other tests build on --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def start_stack() -> Iterator[Callable[..., Stack]]:
+    """A function that makes a running installation with an environment of its own; all are removed at the end."""
+    made: list[Stack] = []
+
+    def start(*, running: bool = True, **environment: str) -> Stack:
+        stack = Stack(environment)
+        made.append(stack)
+        return stack.start() if running else stack
+
+    yield start
+    for stack in made:
+        stack.discard()
+
+
+@pytest.fixture(scope="session")
+def live_stack(start_stack: Callable[..., Stack]) -> Stack:
+    """One running Meterbook, empty of customers at first, shared by all tests of this process that ask for it."""
+    return start_stack()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium."""
+    candidates = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
+    for name in candidates:
+        if name and (path := shutil.which(name)):
+            return path
+    unavailable("Chromium is not installed; run `apt-get install chromium` or set CHROMIUM to its path")

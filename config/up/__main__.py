@@ -61,9 +61,7 @@ class Service:
     def plan_restart(self) -> float:
         """After a death: when to start again, later and later while it keeps dying young."""
         now = time.monotonic()
-        self.pause = (
-            0.0 if now - self.began > STEADY_SECONDS else min(max(self.pause * 2, 0.5), LONGEST_PAUSE)
-        )
+        self.pause = 0.0 if now - self.began > STEADY_SECONDS else min(max(self.pause * 2, 0.5), LONGEST_PAUSE)
         self.not_before = now + self.pause
         self.child = None
         return self.pause
@@ -84,9 +82,10 @@ class Supervisor:
     # ----------------------------------------------------------------------
 
     def run(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGTERM:  # nohup means it
-                signal.signal(number, self._asked_to_stop)
+        signal.signal(signal.SIGINT, self._asked_to_stop)  # also where a shell's `&` had it ignored
+        signal.signal(signal.SIGTERM, self._asked_to_stop)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(signal.SIGHUP, self._asked_to_stop)
         try:
             var_dir = self._open_var()
             settings = load_settings(var_dir)
@@ -182,9 +181,7 @@ class Supervisor:
             self._start_database(var_dir)
         if broker := os.environ.get("CELERY_BROKER_URL"):
             outside.check_broker(broker)
-        self._manage(
-            "migrate", "--noinput", "--verbosity=0", what="The database could not be brought up to date"
-        )
+        self._manage("migrate", "--noinput", "--verbosity=0", what="The database could not be brought up to date")
         self._collect_static(settings, var_dir)
         self._seed_demo(settings, var_dir)
 
@@ -231,9 +228,7 @@ class Supervisor:
             reason = next((line.strip() for line in reversed(words) if line.strip()), f"exit code {code}")
             if "No space left on device" in " ".join(words):
                 reason = "the disk is full; make room and start again"
-            raise CannotStart(
-                f"{what}: {reason.rstrip('.')}. (`manage.py {' '.join(arguments)}` shows all of it.)"
-            )
+            raise CannotStart(f"{what}: {reason.rstrip('.')}. (`manage.py {' '.join(arguments)}` shows all of it.)")
         return words
 
     def _collect_static(self, settings: ModuleType, var_dir: Path) -> None:
@@ -500,13 +495,9 @@ def announce(settings: ModuleType, var_dir: Path) -> None:
     with contextlib.suppress(OSError, ValueError):
         demo = json.loads((var_dir / "demo.json").read_text())
     if demo.get("admin_username"):
-        lines.append(
-            f"                     demo operator {demo['admin_username']}, password {demo['admin_password']}"
-        )
+        lines.append(f"                     demo operator {demo['admin_username']}, password {demo['admin_password']}")
     else:
-        lines.append(
-            "                     make an operator with `.venv/bin/python manage.py createsuperuser`"
-        )
+        lines.append("                     make an operator with `.venv/bin/python manage.py createsuperuser`")
     lines.append(f"  API documentation  {base}/docs")
     if demo.get("api_key"):
         lines.append(f"  API key            {demo['api_key']}")
@@ -521,9 +512,7 @@ def announce(settings: ModuleType, var_dir: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m config.up", description="Run all of Meterbook.")
-    parser.add_argument(
-        "--with-parent", action="store_true", help="stop when the process that started this one ends"
-    )
+    parser.add_argument("--with-parent", action="store_true", help="stop when the process that started this one ends")
     if parser.parse_args().with_parent:
         signal_me_when_parent_dies(signal.SIGTERM)
     try:

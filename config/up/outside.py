@@ -40,9 +40,7 @@ def take_port(address: str, port: int) -> socket.socket:
                 f"Port {port} needs more rights than user id {os.geteuid()} has; choose one above 1023: "
                 "`make run PORT=8000`."
             ) from error
-        raise CannotStart(
-            f"Cannot listen on {address}:{port} (BIND_ADDRESS, PORT): {error.strerror}."
-        ) from error
+        raise CannotStart(f"Cannot listen on {address}:{port} (BIND_ADDRESS, PORT): {error.strerror}.") from error
     return bound
 
 
@@ -84,13 +82,9 @@ def _reason(text: str, place: str, name: str, user: str) -> str:
         return f"the server at {place} has no database {name}; make it with `createdb {name}`."
     if f'role "{user}" does not exist' in text:
         return f"the server at {place} knows no user {user}; make it with `createuser {user}`."
-    lines = [
-        line.strip() for line in text.splitlines() if line.strip() and "Is the server running" not in line
-    ]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "Is the server running" not in line]
     last = lines[-1] if lines else "no answer"
-    for mark in ("failed: FATAL:", "failed:"):
-        if mark in last:
-            last = last.split(mark, 1)[1]
+    last = last.rpartition("failed:")[2].replace("FATAL:", "")
     return f"the server at {place} cannot be reached ({last.strip().rstrip('.')})."
 
 
@@ -102,13 +96,9 @@ def check_broker(url: str) -> None:
     except (KombuError, ValueError, KeyError, TypeError) as error:
         raise CannotStart(f"CELERY_BROKER_URL is not the address of a broker: {error}.") from error
     try:
-        connection.ensure_connection(
-            max_retries=1, interval_start=0, timeout=5, reraise_as_library_errors=False
-        )
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=5, reraise_as_library_errors=False)
     except Exception as error:  # each transport brings errors of its own; all of them mean the same here
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise CannotStart(
-            f"CELERY_BROKER_URL: the broker at {shown} cannot be reached ({reason})."
-        ) from error
+        raise CannotStart(f"CELERY_BROKER_URL: the broker at {shown} cannot be reached ({reason}).") from error
     finally:
         connection.release()

@@ -82,9 +82,7 @@ def _add_system_account() -> bool:
     if program is None:
         return False
     command = [program, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]
-    done = subprocess.run(
-        [*command, "--shell", "/usr/sbin/nologin", SYSTEM_ACCOUNT], capture_output=True, check=False
-    )
+    done = subprocess.run([*command, "--shell", "/usr/sbin/nologin", SYSTEM_ACCOUNT], capture_output=True, check=False)
     return done.returncode == 0
 
 
@@ -206,9 +204,7 @@ def _socket_folder(home: Path, account: Account) -> Path:
         shutil.rmtree(place.resolve(), ignore_errors=True)
         place.unlink()
     parent = next((Path(p) for p in ("/run", "/tmp") if os.access(p, os.W_OK)), Path(tempfile.gettempdir()))  # noqa: S108
-    short = Path(
-        tempfile.mkdtemp(prefix="meterbook-", dir=parent)
-    )  # mode 0700, and a name nobody could prepare
+    short = Path(tempfile.mkdtemp(prefix="meterbook-", dir=parent))  # mode 0700, and a name nobody could prepare
     make_private(short, account)
     place.symlink_to(short)
     return short
@@ -220,10 +216,7 @@ def sentence_for(error: OSError, path: Path) -> str:
     if error.errno == errno.ENOSPC:
         return f"The disk is full ({where}); make room and start again."
     if isinstance(error, PermissionError):
-        return (
-            f"No permission to use {where}; give user {our_name()} that folder, or set METERBOOK_VAR to "
-            "another one."
-        )
+        return f"No permission to use {where}; give user {our_name()} that folder, or set METERBOOK_VAR to another one."
     if error.errno == errno.EROFS:
         return f"{where} is on a read-only file system; set METERBOOK_VAR to a folder that can be written."
     return f"{where}: {error.strerror or error}."

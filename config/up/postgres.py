@@ -18,7 +18,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from config.up.places import Account, Places, our_name
+from config.up.places import SOCKET_NAME, Account, Places, our_name
 from config.up.problems import CannotStart
 from config.up.processes import Child
 
@@ -114,9 +114,7 @@ class Cluster:
                 extra_groups=[] if account.switch else None,
             )
             if done.returncode != 0:
-                raise CannotStart(
-                    _sentence("The database could not be made", (done.stdout + done.stderr).splitlines())
-                )
+                raise CannotStart(_sentence("The database could not be made", (done.stdout + done.stderr).splitlines()))
             self._write_access_rules(fresh)
             if data.exists():
                 data.rmdir()
@@ -135,9 +133,7 @@ class Cluster:
                 "begin with an empty one."
             ) from None
         except NotADirectoryError:
-            raise CannotStart(
-                f"{data} should be the database's folder and is a file; move it away."
-            ) from None
+            raise CannotStart(f"{data} should be the database's folder and is a file; move it away.") from None
         ours = self.major_version()
         if found != ours:
             raise CannotStart(
@@ -230,27 +226,28 @@ class Cluster:
         return False
 
     def _stop_leftover(self) -> None:
-        """Deal with a `postmaster.pid` that outlived its supervisor. PostgreSQL itself sees through most of
-        them; not through one whose process id now belongs to another program of the same user (usual in
-        containers)."""
+        """Deal with a `postmaster.pid` that outlived its server.
+
+        PostgreSQL sees through most of them itself. Not through one whose process id now belongs to another
+        program of the same user, or to a dead one that nobody buried: both are usual in containers.
+        """
         file = self.places.data / "postmaster.pid"
         try:
             pid = int(file.read_text().split("\n", 1)[0])
-        except (OSError, ValueError):
-            return
-        try:
             at_home = Path(f"/proc/{pid}/cwd").resolve(strict=True) == self.places.data.resolve()
-        except OSError:
+        except (OSError, ValueError):
             at_home = False
-        if not at_home:
-            file.unlink(missing_ok=True)
+        if at_home:
+            self._say("Stopping a database that an earlier start left running.")
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGINT)
+            until = time.monotonic() + 30
+            while file.exists() and time.monotonic() < until:
+                time.sleep(0.1)
             return
-        self._say("Stopping a database that an earlier start left running.")
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGINT)
-        until = time.monotonic() + 30
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < until:
-            time.sleep(0.1)
+        # Whoever calls us holds the lock on the folder, so what is left here belongs to nobody.
+        for left in (file, self.places.sockets / SOCKET_NAME, self.places.sockets / f"{SOCKET_NAME}.lock"):
+            left.unlink(missing_ok=True)
 
     def stop(self, *, timeout: float = 30) -> None:
         """Fast shutdown: roll back what is open, write everything down, end."""
@@ -303,18 +300,14 @@ def _first_line(error: BaseException) -> str:
 
 def _is_outside_trouble(words: list[str]) -> bool:
     text = "\n".join(words)
-    return any(
-        mark in text for mark in ("No space left on device", "Permission denied", "Cannot allocate memory")
-    )
+    return any(mark in text for mark in ("No space left on device", "Permission denied", "Cannot allocate memory"))
 
 
 def _sentence(what: str, words: list[str]) -> str:
     """`what`, and PostgreSQL's own reason: its last complaint."""
     if any("No space left on device" in line for line in words):
         return f"{what}: the disk is full; make room and start again."
-    complaints = [
-        line for line in words if any(m in line for m in ("FATAL:", "PANIC:", "error:", "could not "))
-    ]
+    complaints = [line for line in words if any(m in line for m in ("FATAL:", "PANIC:", "error:", "could not "))]
     reason = (complaints or words or ["it ended without a word"])[-1]
     for mark in ("FATAL:", "PANIC:", "error:"):
         if mark in reason:
