@@ -14,6 +14,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     # The split view keeps its script in a file of its own, so that no inline script is needed.
     path("docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
     path("", include("customers.api.urls")),
+    path("", include("meters.api.urls")),
     path("", include("billing.api.urls")),
 ]
 

@@ -437,7 +437,7 @@ def _minor(amount: Decimal) -> int:
 def _word(interval: str | None) -> IntervalWord:
     match interval:
         case "Day" | "Week" | "Month" | "Year":
-            return interval  # type: ignore[return-value]
+            return interval
     raise ValueError(f"{interval!r} is not an interval")
 
 

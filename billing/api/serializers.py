@@ -83,7 +83,9 @@ class UsageBasedPrice(_PeriodicPrice):
     fixed_price = WholeNumber(
         min_value=0, max_value=int(LARGEST_FEE), help_text="The fee of each period, in the currency's minor unit."
     )
-    meters = MeterOfPrice(many=True, required=False, allow_null=True, max_length=MAX_METERS_PER_PRODUCT)
+    meters = serializers.ListField(
+        child=MeterOfPrice(), required=False, allow_null=True, max_length=MAX_METERS_PER_PRODUCT
+    )
 
 
 _PRICES: dict[str, type[Request]] = {
@@ -94,9 +96,11 @@ _PRICES: dict[str, type[Request]] = {
 
 
 @extend_schema_field(
-    PolymorphicProxySerializer(component_name="PriceRequest", serializers=_PRICES, resource_type_field_name="type")
+    PolymorphicProxySerializer(
+        component_name="PriceRequest", serializers=dict(_PRICES), resource_type_field_name="type"
+    )
 )
-class Price(serializers.Field):  # type: ignore[type-arg]
+class Price(serializers.Field):
     """The price union, told apart by `type`."""
 
     default_error_messages = {

@@ -1,14 +1,18 @@
 """Who calls the API: a bearer key, which may be read-only."""
 
+from typing import TYPE_CHECKING
+
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from customers.api.errors import ReadOnlyKey
 from customers.keys import find_api_key
 from customers.models import ApiKey
+
+if TYPE_CHECKING:  # that module reads the settings, which name this one
+    from rest_framework.views import APIView
 
 
 class BearerKeyAuthentication(BaseAuthentication):
@@ -37,7 +41,7 @@ class HasApiKey(BasePermission):
 
     message = "Send an API key as `Authorization: Bearer <key>`."
 
-    def has_permission(self, request: Request, view: APIView) -> bool:
+    def has_permission(self, request: Request, view: "APIView") -> bool:
         if not isinstance(request.auth, ApiKey):
             return False  # DRF answers 401, because nobody was authenticated
         if request.auth.read_only and request.method not in SAFE_METHODS:

@@ -83,7 +83,7 @@ def read_instant(text: str) -> datetime | None:
 
 
 @extend_schema_field(OpenApiTypes.DATETIME)
-class Instant(serializers.Field):  # type: ignore[type-arg]
+class Instant(serializers.Field):
     """ISO 8601; a time without a zone is read as UTC."""
 
     default_error_messages = {"invalid": "must be an ISO 8601 time such as 2026-01-31T12:00:00Z."}
@@ -99,16 +99,16 @@ class Instant(serializers.Field):  # type: ignore[type-arg]
 
 
 @extend_schema_field(METADATA_SCHEMA)
-class Metadata(serializers.Field):  # type: ignore[type-arg]
+class Metadata(serializers.Field):
     """Free pairs of the caller: at most 50, keys to 40 characters, values text, number or boolean."""
 
     default_error_messages = {
         "invalid": "must be an object of strings, numbers and booleans.",
         "pairs": "may have 50 pairs at most.",
-        "key": "the key {key!r} must have 1 to 40 characters.",
-        "value": "the value of {key!r} must be a string, a number or a boolean.",
-        "length": "the value of {key!r} may have 500 characters at most.",
-        "number": "the value of {key!r} is too large a number.",
+        "key": "the key {name!r} must have 1 to 40 characters.",
+        "value": "the value of {name!r} must be a string, a number or a boolean.",
+        "length": "the value of {name!r} may have 500 characters at most.",
+        "number": "the value of {name!r} is too large a number.",
     }
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
@@ -119,25 +119,25 @@ class Metadata(serializers.Field):  # type: ignore[type-arg]
         result: dict[str, Any] = {}
         for key, value in data.items():
             if not 1 <= len(key) <= 40:
-                self.fail("key", key=key[:41])
+                self.fail("key", name=key[:41])
             if not isinstance(value, str | int | Decimal):
-                self.fail("value", key=key)
+                self.fail("value", name=key)
             if isinstance(value, str) and len(value) > 500:
-                self.fail("length", key=key)
+                self.fail("length", name=key)
             result[key] = self._number(key, value) if isinstance(value, Decimal) else value
             if isinstance(value, int) and abs(value) > LARGEST_BIGINT:
-                self.fail("number", key=key)
+                self.fail("number", name=key)
         return result
 
     def _number(self, key: str, value: Decimal) -> int | float:
         """Notes, not amounts: kept as JSON's ordinary number."""
         number = float(value)
         if number in (float("inf"), float("-inf")):
-            self.fail("number", key=key)
+            self.fail("number", name=key)
         return int(number) if number.is_integer() and abs(number) < 2**53 else number
 
 
-class Request(serializers.Serializer):  # type: ignore[type-arg]
+class Request(serializers.Serializer):
     """A request body. What it does not name is refused, so that a misspelt field is never silently lost."""
 
     # Fields of the contract that need nothing done here (they concern a hosted pay page, a brand, a card).
@@ -159,15 +159,15 @@ class Request(serializers.Serializer):  # type: ignore[type-arg]
             if name in self.fields or name in self.harmless:
                 continue
             if name not in self.unsupported:
-                errors[name[:100]] = [self.error_messages["unknown"]]
+                errors[name[:100]] = [str(self.error_messages["unknown"])]
             elif not (value is None or value is False or value == 0 or value == "" or value == [] or value == {}):
-                errors[name] = [self.error_messages["unsupported"]]
+                errors[name] = [str(self.error_messages["unsupported"])]
         if errors:
             raise serializers.ValidationError(errors)
         return dict(super().to_internal_value(data))
 
 
-class Query(serializers.Serializer):  # type: ignore[type-arg]
+class Query(serializers.Serializer):
     """Query parameters. Unknown ones are let through: pagers and proxies add their own."""
 
     def read(self) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class Query(serializers.Serializer):  # type: ignore[type-arg]
 
 
 @extend_schema_field(OpenApiTypes.BOOL)
-class QueryFlag(serializers.Field):  # type: ignore[type-arg]
+class QueryFlag(serializers.Field):
     """`true` or `false` in a query string; empty or `null` means not given."""
 
     default_error_messages = {"invalid": "must be true or false."}

@@ -4,16 +4,18 @@
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from customers.api.errors import InvalidQuery
+
+if TYPE_CHECKING:  # that module reads the settings, which name this one
+    from rest_framework.views import APIView
 
 DEFAULT_PAGE_SIZE = 10
 MAX_PAGE_SIZE = 100
@@ -61,7 +63,7 @@ def page(request: Request, rows: "QuerySet[Any] | Sequence[Any]", present: Calla
 class PageNumberFromZero(BasePagination):
     """The same for DRF's generic views."""
 
-    def paginate_queryset(self, queryset: Any, request: Request, view: APIView | None = None) -> list[Any]:
+    def paginate_queryset(self, queryset: Any, request: Request, view: "APIView | None" = None) -> list[Any]:
         first, end = page_bounds(request)
         return list(queryset[first:end])
 

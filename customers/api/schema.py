@@ -105,7 +105,7 @@ _MEANINGS = {
 }
 
 
-class BearerKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call,misc]
+class BearerKeyScheme(OpenApiAuthenticationExtension):
     target_class = "customers.api.authentication.BearerKeyAuthentication"
     name = "bearerKey"
 
