@@ -50,13 +50,13 @@ def get_event(*, event_id: str) -> StoredEvent:
     try:
         key = event_key(event_id)
     except UnicodeEncodeError as error:
-        raise EventNotFound("There is no event with this id.") from error
+        raise EventNotFound("Item not found") from error
     place = EventKey.objects.filter(key=key).first()
     if place is not None:
         found = _read(compose("timestamp = {} AND id = {}", value(place.timestamp), value(place.event)))
         if found and found[0].event_id == event_id:
             return found[0]
-    raise EventNotFound("There is no event with this id.")
+    raise EventNotFound("Item not found")
 
 
 def list_events(

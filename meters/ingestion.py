@@ -52,7 +52,7 @@ class EventInput(msgspec.Struct, forbid_unknown_fields=True):
 
 class _WireEvent(EventInput, forbid_unknown_fields=True):
     # On the wire a time is a text; it is read later, so that a wrong one can be named together with its event.
-    timestamp: str | None = None  # type: ignore[assignment]
+    timestamp: str | None = None
 
 
 class _WireBatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -85,7 +85,7 @@ def enter_ingestion() -> datetime:
             [INGESTION_LOCK],
         )
         (now,) = cursor.fetchone()
-    return now  # type: ignore[no-any-return]
+    return now
 
 
 def wait_for_ingestion_in_flight() -> None:

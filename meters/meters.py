@@ -32,7 +32,7 @@ def get_meter(*, meter_id: str) -> Meter:
     # PostgreSQL cannot even be asked about a NUL character.
     meter = None if "\0" in meter_id else Meter.objects.filter(public_id=meter_id).first()
     if meter is None:
-        raise MeterNotFound(f"There is no meter {meter_id[:100]}.".replace("\0", "\\u0000"))
+        raise MeterNotFound("Item not found")
     return meter
 
 

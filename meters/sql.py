@@ -5,6 +5,7 @@ Everything that comes from a person (property names, values) travels as a parame
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import LiteralString
 
@@ -12,15 +13,19 @@ from meters.filters import NUMBER_PATTERN, Clause, FilterGroup, Operator, read_n
 from meters.models import Aggregation, Meter
 
 
+# What may stand in for a placeholder.
+Param = str | int | Decimal | datetime | list[datetime] | None
+
+
 @dataclass(frozen=True, slots=True)
 class Sql:
     """A piece of SQL and the values of its placeholders, in order."""
 
     text: str
-    params: tuple[object, ...] = ()
+    params: tuple[Param, ...] = ()
 
 
-def value(given: object) -> Sql:
+def value(given: Param) -> Sql:
     return Sql("%s", (given,))
 
 

@@ -73,7 +73,7 @@ class Verdict:
 def quantity(*, meter: Meter, customer: Customer, start: datetime, end: datetime) -> Decimal:
     """What the customer used in the span; 0 without a single event."""
     sql = _quantity(meter, customer=customer, start=start, end=end)
-    return _rows(compose("SELECT {}", sql))[0][0]  # type: ignore[no-any-return]
+    return _rows(compose("SELECT {}", sql))[0][0]
 
 
 def quantities(*, meters: Sequence[Meter], customer: Customer, start: datetime, end: datetime) -> dict[int, Decimal]:
@@ -206,7 +206,7 @@ def meter_activity(*, meter: Meter, start: datetime, end: datetime) -> MeterActi
 
 def unmetered_event_names(*, start: datetime, end: datetime) -> list[tuple[str, int]]:
     """Names of events that no meter reads (nor an archived one), with how many there were, most first."""
-    return _rows(  # type: ignore[return-value]
+    return _rows(
         compose(
             "SELECT event_name, count(*) FROM meters_event WHERE {}"
             " AND NOT EXISTS (SELECT FROM meters_meter WHERE meters_meter.event_name = meters_event.event_name)"
