@@ -47,7 +47,7 @@ class DrainingResponse(JsonResponse):
 
 
 class RefuseEarly:
-    """413 for a body over the limit, without reading it into memory; 404 for a path that no row could have.
+    """413 for a body over the limit, before it is read; 411 for one without a length; 404 for a path no row can have.
 
     The admin is left out: uploads there have Django's own limits.
     """
@@ -58,8 +58,14 @@ class RefuseEarly:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if "\x00" in request.path_info:
             return json_error(404, "NOT_FOUND", ITEM_NOT_FOUND)
-        if not is_page(request) and _content_length(request) > settings.MAX_REQUEST_BYTES:
+        if is_page(request):
+            return self._get_response(request)
+        length = _content_length(request)
+        if length > settings.MAX_REQUEST_BYTES:
             return DrainingResponse(request, {"code": "PAYLOAD_TOO_LARGE", "message": too_large_message()}, status=413)
+        if length == 0 and "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
+            # WSGI has no word for a body of unknown length: Django would see an empty one and mislead the caller.
+            return json_error(411, "LENGTH_REQUIRED", "Send the body with a Content-Length header, not in chunks.")
         return self._get_response(request)
 
 

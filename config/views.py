@@ -5,9 +5,11 @@ An application gets JSON, always; a person in the admin or on a customer page ge
 
 import sys
 
+from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.urls import Resolver404
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
 
@@ -39,6 +41,8 @@ def start(request: HttpRequest) -> HttpResponse:
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_page(request):
         return defaults.bad_request(request, exception)
+    if isinstance(exception, DisallowedHost):
+        return json_error(400, "INVALID_REQUEST_PARAMETERS", "This server does not answer to that host name.")
     return json_error(400, "INVALID_REQUEST_PARAMETERS", "The request is not valid.")
 
 
@@ -51,6 +55,10 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     if is_page(request):
         return defaults.page_not_found(request, exception)
+    if isinstance(exception, Resolver404):
+        # Somebody who calls a route of the contract that is not built here should learn that it is the route.
+        route = f"{request.method} {request.path[:200]}"
+        return json_error(404, "NOT_FOUND", f"{ITEM_NOT_FOUND}: this server has no route {route}")
     return json_error(404, "NOT_FOUND", ITEM_NOT_FOUND)
 
 

@@ -147,9 +147,11 @@ def exception_handler(exc: Exception, context: dict[str, Any]) -> Response | Non
         exc.status_code = getattr(exc, "answer_status", status.HTTP_422_UNPROCESSABLE_ENTITY)
         code = getattr(exc, "answer_code", "INVALID_REQUEST_BODY")
         errors = flatten(exc.detail)
-        message = "; ".join(_sentence(error) for error in errors[:3])
-        if len(errors) > 3:
-            message += f"; and {len(errors) - 3} more"
+        message = "; ".join(_sentence(error).rstrip(".") for error in errors[:3])
+        message += f"; and {len(errors) - 3} more." if len(errors) > 3 else "."
+    elif isinstance(exc, exceptions.UnsupportedMediaType):
+        code = _CODES[exc.status_code]
+        message = "Send the body as JSON, with the header `Content-Type: application/json`."
     elif isinstance(exc, ApiError):
         code = str(exc.get_codes())
         message = str(exc.detail)

@@ -162,9 +162,15 @@ class Request(serializers.Serializer):
                 errors[name[:100]] = [str(self.error_messages["unknown"])]
             elif not (value is None or value is False or value == 0 or value == "" or value == [] or value == {}):
                 errors[name] = [str(self.error_messages["unsupported"])]
+        try:
+            given = dict(super().to_internal_value(data))
+        except serializers.ValidationError as error:
+            if isinstance(error.detail, dict):
+                raise serializers.ValidationError({**error.detail, **errors}) from error
+            raise
         if errors:
             raise serializers.ValidationError(errors)
-        return dict(super().to_internal_value(data))
+        return given
 
 
 class Query(serializers.Serializer):

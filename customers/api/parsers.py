@@ -12,29 +12,20 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
-from customers.api.errors import ApiError, BodyTooLarge, InvalidBody
+from customers.api.errors import BodyTooLarge, InvalidBody
 
 # Deeper than anything the contract knows (a filter of three levels within a request is nine).
 MAX_DEPTH = 32
 
 
-class LengthRequired(ApiError):
-    status_code = 411
-    default_code = "LENGTH_REQUIRED"
-    default_detail = "Send the body with a Content-Length header."
-
-
 def read_body(request: Request) -> bytes:
     """The request's body as bytes, refused with 413 before it is read where it is too large."""
-    meta = request.META
     try:
-        length = int(meta.get("CONTENT_LENGTH") or 0)
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
         length = 0
     if length > settings.MAX_REQUEST_BYTES:
         raise BodyTooLarge
-    if length == 0 and "chunked" in meta.get("HTTP_TRANSFER_ENCODING", "").lower():
-        raise LengthRequired
     try:
         return bytes(request.body)
     except OSError as error:  # the client went away, or sent less than it promised
