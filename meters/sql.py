@@ -12,7 +12,6 @@ from typing import LiteralString
 from meters.filters import NUMBER_PATTERN, Clause, FilterGroup, Operator, read_number, read_text
 from meters.models import Aggregation, Meter
 
-
 # What may stand in for a placeholder.
 Param = str | int | Decimal | datetime | list[datetime] | None
 
