@@ -107,6 +107,15 @@ def django_db_modify_db_settings(
         options["conn_string"] = embedded.conninfo({**database, "NAME": database["TEST"]["NAME"]})
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """pytest-django's own; before it drops the database, the broker's connections to it must go."""
+    yield
+    from kombu import pools
+
+    pools.reset()
+
+
 # -- which tests run, and where -------------------------------------------------------------------------------
 
 _NEEDS_A_DATABASE = {"db", "transactional_db", "django_db_setup", "live_server", "start_stack", "live_stack"}
