@@ -11,7 +11,6 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from meters.usage import daily_quantities, quantities
 
 from billing.cycles import PeriodUsage, running_usage, usage_history
 from billing.documents import day_in_words, span_in_words
@@ -21,6 +20,7 @@ from billing.money import add, format_amount, format_unit_price, format_units, p
 from customers.models import Customer
 from customers.portal.charts import DayChart, DayValue, day_chart, percent
 from meters.models import Aggregation, Meter
+from meters.usage import daily_quantities, quantities
 
 # A year by day is no chart any more; the table and the CSV have every day.
 MOST_DAYS = 92
@@ -51,7 +51,6 @@ class MeterView:
     unit: str
     quantity: str
     sentence: str
-    steps: str
     cost: str
     free_share: str
     charged_share: str
@@ -214,7 +213,6 @@ def _meter_view(subscription: Subscription, period: BillingPeriod, line: Propose
         unit=meter.measurement_unit,
         quantity=format_units(line.quantity),
         sentence=_sentence(line, subscription.price.currency, is_trial=period.is_trial),
-        steps=line.explanation.get("text", ""),
         cost=format_amount(line.amount, subscription.price.currency),
         free_share=percent(min(max(line.quantity, Decimal(0)), threshold), scale),
         charged_share=percent(over, scale) if threshold else "0%",
