@@ -41,7 +41,7 @@ def until(true: Callable[[], Any], what: str) -> Any:
 
 def marks(what: str) -> list[tuple[str, int]]:
     with connect() as own:
-        rows = own.execute("SELECT name, pid FROM probe_marks WHERE what = %s ORDER BY name", [what]).fetchall()
+        rows = own.execute("SELECT name, pid FROM probe_marks WHERE what = %s ORDER BY name, pid", [what]).fetchall()
     return [(str(name), int(str(pid))) for name, pid in rows]
 
 
