@@ -7,14 +7,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
-# `make run PORT=8001` and the environment mean the same.
-export PORT
 # Processes of the suite that run side by side; 0 runs all in one.
 JOBS ?= auto
 # Checks that only import the settings need some key; it guards nothing.
 CHECK := SECRET_KEY=only-for-checks $(BIN)/
 
-.PHONY: help run test test-fast test-database lint format types migrations-check bench demo-reset check clean
+.PHONY: help run test test-fast test-database test-broker lint format types migrations-check bench demo-reset check clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,13 +24,16 @@ demo-reset: $(VENV)/.installed ## throw the demo's data away and make it anew (w
 	@$(BIN)/python manage.py demo --reset
 
 test: $(VENV)/.installed-test chromium ## the whole suite on a real PostgreSQL, broker, browser and SDKs
-	METERBOOK_REQUIRE_ALL=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@METERBOOK_REQUIRE_ALL=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-fast: $(VENV)/.installed-test ## what needs no database: seconds
-	$(BIN)/python -m pytest --fast -q $(ARGS)
+test-fast: $(VENV)/.installed-test ## the part that needs no database: seconds
+	@$(BIN)/python -m pytest --fast -q $(ARGS)
 
-test-database: $(VENV)/.installed-test ## the database's part, on DATABASE_URL and CELERY_BROKER_URL where given
-	$(BIN)/python -m pytest -n $(JOBS) -m "not browser and not sdk and not embedded" $(ARGS)
+test-database: $(VENV)/.installed-test ## the part that needs one, on DATABASE_URL where given
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not browser and not sdk and not faults" $(ARGS)
+
+test-broker: $(VENV)/.installed-test ## tasks and beat on CELERY_BROKER_URL where given
+	@$(BIN)/python -m pytest tests/faults/test_broker.py tests/faults/test_beat.py $(ARGS)
 
 lint: $(VENV)/.installed-test ## style and types
 	$(BIN)/ruff check .
