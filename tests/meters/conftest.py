@@ -1,0 +1,39 @@
+"""What the tests of the event log share."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from django.db import connection
+from rest_framework.test import APIClient
+
+from customers.keys import create_api_key
+
+Caller = Callable[..., APIClient]
+
+
+@pytest.fixture
+def call() -> Caller:
+    """A client of the API with a key of its own: `call()`, `call(read_only=True)`, `call(backfill=True)`."""
+
+    def make(**rights: Any) -> APIClient:
+        _, key = create_api_key(name="tests", **rights)
+        client = APIClient(raise_request_exception=False)
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {key}")
+        return client
+
+    return make
+
+
+@pytest.fixture
+def emptied_log(transactional_db: None) -> Iterator[None]:
+    """For tests that commit: Django empties only tables it made itself, and the log is made by hand."""
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE meters_event, meters_eventkey")
+
+
+def encode(document: object) -> bytes:
+    """JSON with every Decimal digit for digit."""
+    return msgspec.json.Encoder(decimal_format="number").encode(document)
