@@ -27,7 +27,8 @@ class MeterOfPrice(Request):
 
     meter_id = Text(max_length=100)
     price_per_unit = serializers.RegexField(
-        r"^\d{1,5}(\.\d{1,12})?\Z",
+        r"^[0-9]{1,5}(\.[0-9]{1,12})?\Z",
+        trim_whitespace=False,
         help_text='A decimal string in the currency\'s **minor** unit, above 0: "0.1" is a tenth of a cent.',
         error_messages={
             "invalid": 'must be a decimal string in the currency\'s minor unit, such as "0.1" for a tenth of a cent, '

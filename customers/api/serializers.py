@@ -18,7 +18,8 @@ def locale_field() -> serializers.RegexField:
 
 class CustomerCreate(Request):
     customer_id = serializers.RegexField(
-        r"^[A-Za-z0-9_.:@-]+$",
+        r"^[A-Za-z0-9_.:@-]+\Z",
+        trim_whitespace=False,
         max_length=100,
         required=False,
         allow_null=True,
