@@ -1,0 +1,8 @@
+"""What is sold, to whom, and what was billed: products, subscriptions, invoices, payments, runs, schedules."""
+
+from billing.admin import invoices as invoices
+from billing.admin import payments as payments
+from billing.admin import products as products
+from billing.admin import runs as runs
+from billing.admin import schedules as schedules
+from billing.admin import subscriptions as subscriptions

@@ -1,0 +1,365 @@
+"""The named questions that the start page and the lists ask. Each is one function; no template and no view queries."""
+
+import zoneinfo
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+
+from django.db import connection
+from django.db.models import Count, Exists, Max, OuterRef, Q, Sum
+from django.db.models.functions import TruncDate
+
+from billing.cycles import running_usage
+from billing.models import (
+    BillingPeriod,
+    BillingRun,
+    Invoice,
+    InvoiceStatus,
+    Price,
+    Product,
+    RunOutcome,
+    Subscription,
+)
+from billing.models.subscriptions import RUNNING
+from customers.models import ApiKey, Customer
+from meters.models import Event, Meter
+
+# The accrued amount rates every running subscription's period; beyond this many it would be too slow for a page.
+MOST_ACCRUED = 200
+
+
+@dataclass(frozen=True, slots=True)
+class DayRange:
+    """Whole days of a time zone, today included: [start, end)."""
+
+    start: datetime
+    end: datetime
+    days: Sequence[date]
+
+
+def last_days(*, now: datetime, count: int, time_zone: str, back: int = 0) -> DayRange:
+    """The last `count` days, or the ones `back` days before them."""
+    zone = zoneinfo.ZoneInfo(time_zone)
+    last = now.astimezone(zone).date() - timedelta(days=back)
+    days = [last - timedelta(days=n) for n in reversed(range(count))]
+    return DayRange(
+        datetime.combine(days[0], time(), zone), datetime.combine(last + timedelta(days=1), time(), zone), days
+    )
+
+
+def month_start(*, now: datetime, time_zone: str, back: int = 0) -> datetime:
+    """Midnight of the first of this month, or of the month `back` months earlier."""
+    zone = zoneinfo.ZoneInfo(time_zone)
+    local = now.astimezone(zone)
+    months = local.year * 12 + local.month - 1 - back
+    return datetime(months // 12, months % 12 + 1, 1, tzinfo=zone)
+
+
+# -- customers ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What one customer owes and has paid, by currency in minor units."""
+
+    open: Mapping[str, Decimal]
+    overdue: Mapping[str, Decimal]
+    paid: Mapping[str, Decimal]
+    last_event_at: datetime | None
+
+
+def customer_balance(*, customer: Customer, now: datetime) -> Balance:
+    rows = list(
+        Invoice.objects.filter(customer=customer)
+        .values("currency")
+        .annotate(
+            open=Sum("total", filter=Q(status=InvoiceStatus.ISSUED)),
+            overdue=Sum("total", filter=Q(status=InvoiceStatus.ISSUED, due_at__lt=now)),
+            paid=Sum("total", filter=Q(status=InvoiceStatus.PAID)),
+        )
+    )
+    last = Event.objects.filter(customer=customer).aggregate(last=Max("timestamp"))["last"]
+    return Balance(
+        open=_amounts(rows, "open"),
+        overdue=_amounts(rows, "overdue"),
+        paid=_amounts(rows, "paid"),
+        last_event_at=last,
+    )
+
+
+def _amounts(rows: Sequence[Mapping[str, object]], name: str) -> dict[str, Decimal]:
+    return {str(row["currency"]): Decimal(str(row[name])) for row in rows if row[name]}
+
+
+# -- money ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MoneyNow:
+    """By currency, in minor units. "Invoiced" counts what was issued and not made void."""
+
+    invoiced_this_month: Mapping[str, Decimal]
+    invoiced_last_month: Mapping[str, Decimal]
+    unpaid: Mapping[str, Decimal]
+    unpaid_count: int
+    overdue: Mapping[str, Decimal]
+    overdue_count: int
+
+
+def money_now(*, now: datetime, time_zone: str) -> MoneyNow:
+    this, last = (month_start(now=now, time_zone=time_zone, back=back) for back in (0, 1))
+    live = Q(status__in=[InvoiceStatus.ISSUED, InvoiceStatus.PAID])
+    is_open = Q(status=InvoiceStatus.ISSUED)
+    is_late = is_open & Q(due_at__lt=now)
+    rows = list(
+        Invoice.objects.values("currency").annotate(
+            this_month=Sum("total", filter=live & Q(issued_at__gte=this)),
+            last_month=Sum("total", filter=live & Q(issued_at__gte=last, issued_at__lt=this)),
+            unpaid=Sum("total", filter=is_open),
+            unpaid_count=Count("pk", filter=is_open),
+            overdue=Sum("total", filter=is_late),
+            overdue_count=Count("pk", filter=is_late),
+        )
+    )
+    return MoneyNow(
+        invoiced_this_month=_amounts(rows, "this_month"),
+        invoiced_last_month=_amounts(rows, "last_month"),
+        unpaid=_amounts(rows, "unpaid"),
+        unpaid_count=sum(row["unpaid_count"] for row in rows),
+        overdue=_amounts(rows, "overdue"),
+        overdue_count=sum(row["overdue_count"] for row in rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Accrued:
+    """Usage of the running periods that no invoice has billed yet. `complete` is False where there are too many
+    subscriptions to rate them all for a page."""
+
+    totals: Mapping[str, Decimal]
+    by_subscription: Sequence[tuple[Subscription, Decimal, str]]
+    complete: bool
+
+
+def accrued_unbilled(*, now: datetime) -> Accrued:
+    """The cost so far of every running subscription's period, highest first. Rated as closing will rate it."""
+    running = list(
+        Subscription.objects.filter(status__in=RUNNING)
+        .filter(Exists(_charges()))
+        .select_related("customer", "price__product")
+        .order_by("pk")[: MOST_ACCRUED + 1]
+    )
+    totals: dict[str, Decimal] = {}
+    found: list[tuple[Subscription, Decimal, str]] = []
+    for subscription in running[:MOST_ACCRUED]:
+        usage = running_usage(subscription=subscription, now=now)
+        if usage is not None and usage.total:
+            totals[usage.currency] = totals.get(usage.currency, Decimal(0)) + usage.total
+            found.append((subscription, usage.total, usage.currency))
+    found.sort(key=lambda entry: -entry[1])
+    return Accrued(totals=totals, by_subscription=found, complete=len(running) <= MOST_ACCRUED)
+
+
+def _charges():  # type: ignore[no-untyped-def]
+    from billing.models import Charge
+
+    return Charge.objects.filter(price=OuterRef("price"))
+
+
+# -- events ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NameActivity:
+    """The events of one name: by day, in the last 24 hours, and the latest."""
+
+    by_day: Sequence[int]
+    last_24_hours: int
+    last_event_at: datetime | None
+
+
+def activity_by_name(*, names: Sequence[str], now: datetime, days: DayRange, time_zone: str) -> dict[str, NameActivity]:
+    """For each event name, its activity within `days`; one statement for all of them."""
+    if not names:
+        return {}
+    zone = zoneinfo.ZoneInfo(time_zone)
+    rows = (
+        Event.objects.filter(event_name__in=set(names), timestamp__gte=days.start, timestamp__lt=days.end)
+        .order_by()
+        .annotate(on=TruncDate("timestamp", tzinfo=zone))
+        .values("event_name", "on")
+        .annotate(
+            events=Count("id"),
+            recent=Count("id", filter=Q(timestamp__gt=now - timedelta(hours=24), timestamp__lte=now)),
+            latest=Max("timestamp"),
+        )
+    )
+    counts: dict[str, dict[date, int]] = {name: {} for name in names}
+    recent = dict.fromkeys(names, 0)
+    latest: dict[str, datetime] = {}
+    for row in rows:
+        name = row["event_name"]
+        counts[name][row["on"]] = row["events"]
+        recent[name] += row["recent"]
+        latest[name] = max(latest.get(name, row["latest"]), row["latest"])
+    return {
+        name: NameActivity([counts[name].get(day, 0) for day in days.days], recent[name], latest.get(name))
+        for name in names
+    }
+
+
+def events_per_customer(*, start: datetime, end: datetime, limit: int) -> list[tuple[Customer, int]]:
+    """The customers who sent most events, whatever the meter."""
+    rows = list(
+        Event.objects.filter(timestamp__gte=start, timestamp__lt=end)
+        .order_by()
+        .values("customer_id")
+        .annotate(events=Count("id"))
+        .order_by("-events", "customer_id")[:limit]
+    )
+    known = Customer.objects.in_bulk([row["customer_id"] for row in rows])
+    return [(known[row["customer_id"]], row["events"]) for row in rows if row["customer_id"] in known]
+
+
+# -- billing runs -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How far a run is and what came of it. Totals by currency, in minor units."""
+
+    run: BillingRun
+    due: int
+    closed: int
+    nothing: int
+    parked: int
+    pending: int
+    invoices: int
+    totals: Mapping[str, Decimal] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        return self.due - self.pending
+
+    @property
+    def per_cent(self) -> int:
+        return 100 if not self.due else self.done * 100 // self.due
+
+    @property
+    def state(self) -> str:
+        if self.run.finished_at is None:
+            return "running"
+        if self.parked:
+            return "parked"
+        return "finished"
+
+
+def run_results(*, runs: Sequence[BillingRun]) -> list[RunResult]:
+    """The results of many runs in two statements."""
+    ids = [run.pk for run in runs]
+    items = {
+        row["pk"]: row
+        for row in BillingRun.objects.filter(pk__in=ids)
+        .order_by()
+        .values("pk")
+        .annotate(
+            due=Count("items"),
+            **{outcome: Count("items", filter=Q(items__outcome=outcome)) for outcome in RunOutcome.values},
+        )
+    }
+    invoices: dict[int, tuple[int, dict[str, Decimal]]] = {}
+    rows = (
+        Invoice.objects.filter(run_id__in=ids)
+        .order_by()
+        .values("run_id", "currency")
+        .annotate(count=Count("pk"), amount=Sum("total"))
+    )
+    for row in rows:
+        count, totals = invoices.get(row["run_id"], (0, {}))
+        totals[row["currency"]] = row["amount"]
+        invoices[row["run_id"]] = (count + row["count"], totals)
+    results = []
+    for run in runs:
+        counts = items.get(run.pk, {})
+        count, totals = invoices.get(run.pk, (0, {}))
+        results.append(
+            RunResult(
+                run=run,
+                due=counts.get("due", 0),
+                closed=counts.get(RunOutcome.CLOSED, 0),
+                nothing=counts.get(RunOutcome.NOTHING, 0),
+                parked=counts.get(RunOutcome.PARKED, 0),
+                pending=counts.get(RunOutcome.PENDING, 0),
+                invoices=count,
+                totals=totals,
+            )
+        )
+    return results
+
+
+def latest_runs(*, limit: int) -> list[RunResult]:
+    """The newest runs, oldest of them first, as a strip reads."""
+    return run_results(runs=list(BillingRun.objects.order_by("-started_at", "-id")[:limit])[::-1])
+
+
+# -- what needs a person ----------------------------------------------------------------------------------------
+
+
+def parked_subscriptions() -> int:
+    return Subscription.objects.filter(parked_at__isnull=False).count()
+
+
+def overdue_invoices(*, now: datetime) -> int:
+    return Invoice.objects.filter(status=InvoiceStatus.ISSUED, due_at__lt=now).count()
+
+
+def longest_waiting_period(*, now: datetime, lateness: timedelta) -> datetime | None:
+    """Since when the oldest period that could be closed has waited; None where nothing waits. Parked ones do not count."""
+    found = (
+        BillingPeriod.objects.filter(
+            closed_at__isnull=True, end__lte=now - lateness, subscription__parked_at__isnull=True
+        )
+        .order_by("end")
+        .values_list("end", flat=True)
+        .first()
+    )
+    return None if found is None else found + lateness
+
+
+# -- first steps --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSteps:
+    """What a new installation has already."""
+
+    meter: Meter | None
+    product: Product | None
+    subscription: Subscription | None
+    key: bool
+    events: bool
+    invoice: bool
+
+    @property
+    def done(self) -> int:
+        return sum(
+            bool(step) for step in (self.meter, self.product, self.subscription, self.key and self.events, self.invoice)
+        )
+
+
+def first_steps() -> FirstSteps:
+    """The newest of each thing that the quick start makes. An invoice counts only once it bills usage or was issued."""
+    with connection.cursor() as cursor:
+        # The log has partitions without number; the first row of any answers at once.
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM meters_event LIMIT 1)")
+        (events,) = cursor.fetchone()
+    metered = Price.objects.filter(product=OuterRef("pk"))
+    return FirstSteps(
+        meter=Meter.objects.filter(archived_at__isnull=True).order_by("-pk").first(),
+        product=Product.objects.filter(Exists(metered), archived_at__isnull=True).order_by("-pk").first(),
+        subscription=Subscription.objects.select_related("customer", "price__product").order_by("-pk").first(),
+        key=ApiKey.objects.filter(revoked_at__isnull=True).exists(),
+        events=bool(events),
+        invoice=Invoice.objects.exclude(status=InvoiceStatus.DRAFT).exists(),
+    )

@@ -1,0 +1,4 @@
+"""Meters and the event log in the admin."""
+
+from meters.admin import events as events
+from meters.admin import meters as meters
