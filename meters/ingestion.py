@@ -395,9 +395,15 @@ def _summary(errors: Sequence[dict[str, Any]]) -> str:
 
 _encode: Callable[[object], bytes] = msgspec.json.Encoder(decimal_format="number").encode
 
+# The partitions are looked up as meters.partitions does, in the same round trip.
 _LOOK_UP = """
 SELECT (SELECT jsonb_object_agg(public_id, id) FROM customers_customer WHERE public_id = ANY(%s::text[])),
-       ARRAY(SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NULL)
+       EXISTS (
+           SELECT FROM unnest(%s::text[]) AS month WHERE month NOT IN (
+               SELECT relname::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+               WHERE inhparent = 'meters_event'::regclass
+           )
+       )
 """
 
 # One statement, so that a batch costs one round trip:
@@ -492,4 +498,4 @@ def _look_up(customer_ids: set[str], months: set[date]) -> tuple[dict[str, int],
     with connection.cursor() as cursor:
         cursor.execute(_LOOK_UP, [sorted(customer_ids), [partition_name(month) for month in sorted(months)]])
         found, missing = cursor.fetchone()
-    return json.loads(found) if isinstance(found, str) else found or {}, bool(missing)
+    return json.loads(found) if isinstance(found, str) else found or {}, missing

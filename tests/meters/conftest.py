@@ -5,10 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import time_machine
 from django.db import connection
 from rest_framework.test import APIClient
 
 from customers.keys import create_api_key
+from tests.base import at
 
 Caller = Callable[..., APIClient]
 
@@ -37,3 +39,18 @@ def emptied_log(transactional_db: None) -> Iterator[None]:
 def encode(document: object) -> bytes:
     """JSON with every Decimal digit for digit."""
     return msgspec.json.Encoder(decimal_format="number").encode(document)
+
+
+@pytest.fixture
+def time_machine_at() -> Iterator[Callable[[str], None]]:
+    """Set this process's clock (not the database's)."""
+    travels: list[Any] = []
+
+    def go(text: str) -> None:
+        travel = time_machine.travel(at(text), tick=False)
+        travel.start()
+        travels.append(travel)
+
+    yield go
+    for travel in reversed(travels):
+        travel.stop()

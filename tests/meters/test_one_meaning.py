@@ -66,7 +66,8 @@ def by_database(tree: FilterGroup, key: str, rows: list[dict[str, Any] | None]) 
     """What PostgreSQL makes of each metadata: does it match, is the key there, which number is it."""
     sql = compose(
         "SELECT {}, {}, {} FROM (SELECT nullif(metadata, 'null') AS metadata, place"
-        " FROM jsonb_array_elements({}::jsonb) WITH ORDINALITY AS row (metadata, place)) AS meters_event ORDER BY place",
+        " FROM jsonb_array_elements({}::jsonb) WITH ORDINALITY AS row (metadata, place)) AS meters_event"
+        " ORDER BY place",
         matches(tree),
         present(key),
         number(key),
