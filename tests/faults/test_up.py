@@ -1,6 +1,7 @@
 """`make run` itself: it starts, stops, is killed, comes back, and says in one sentence what is in its way."""
 
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -141,6 +142,16 @@ def test_each_part_that_dies_is_started_again(stack: Stack) -> None:
     assert status(stack) == 200
     assert stack.stop() == 0
     assert stack.pids() == []
+
+
+def test_no_other_user_can_reach_the_database(stack: Stack) -> None:
+    data, sockets = stack.var / "postgres" / "data", stack.var / "postgres" / "socket"
+    assert [folder.stat().st_mode & 0o777 for folder in (data, sockets)] == [0o700, 0o700]
+    assert (stack.var / "secret_key").stat().st_mode & 0o777 == 0o600
+    rules = [line.split() for line in (data / "pg_hba.conf").read_text().splitlines()]
+    assert rules == [["local", "all", role, "peer", "map=operators"] for role in ("postgres", "meterbook")]
+    mapped = {line.split()[1].strip('"') for line in (data / "pg_ident.conf").read_text().splitlines()}
+    assert mapped == {"root", pwd.getpwuid(os.geteuid()).pw_name}
 
 
 def test_manage_py_says_that_the_database_is_not_running(stack: Stack) -> None:
