@@ -46,7 +46,13 @@ def waive(line: RatedLine, *, because: str) -> RatedLine:
         unit_price=line.unit_price,
         exact_amount=ZERO,
         amount=ZERO,
-        explanation={**line.explanation, "billable_units": "0", "exact_amount": "0", "amount": "0", "waived": because},
+        explanation={
+            **line.explanation,
+            "billable_units": "0",
+            "exact_amount": "0",
+            "amount": "0",
+            "waived": because,
+        },
     )
 
 
@@ -90,5 +96,9 @@ def explain(line: RatedLine, *, unit: str, currency: str, locale: str = "en") ->
     price = format_unit_price(line.unit_price, currency, locale)
     units = format_units(line.billable_units, locale)
     free = f"{quantity} − {format_units(line.free_units, locale)} free = {units}" if line.free_units else quantity
-    exact = "" if line.exact_amount == line.amount else f" = {format_unit_price(line.exact_amount, currency, locale)}, rounded"
+    exact = (
+        ""
+        if line.exact_amount == line.amount
+        else f" = {format_unit_price(line.exact_amount, currency, locale)}, rounded"
+    )
     return f"{free} × {price}{exact} = {amount}"

@@ -115,9 +115,7 @@ class Backfill(models.Model):
 
     class Meta:
         ordering = ["-id"]
-        indexes = [
-            models.Index(fields=["customer"], condition=models.Q(seen_at__isnull=True), name="backfill_unseen")
-        ]
+        indexes = [models.Index(fields=["customer"], condition=models.Q(seen_at__isnull=True), name="backfill_unseen")]
         default_permissions = ("view",)
 
     def __str__(self) -> str:
