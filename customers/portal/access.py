@@ -85,7 +85,8 @@ def no_access(request: HttpRequest) -> HttpResponse:
 def guarded(response: HttpResponse) -> HttpResponse:
     """Nothing from elsewhere runs on a customer's page, nothing of it is kept, and no address of it leaks."""
     response["Content-Security-Policy"] = _POLICY
-    response["Referrer-Policy"] = "no-referrer"
+    # Not "no-referrer": with it a browser posts our own forms with `Origin: null`, which is refused as forged.
+    response["Referrer-Policy"] = "same-origin"
     response["Cache-Control"] = "no-store"
     response["X-Robots-Tag"] = "noindex"
     return response

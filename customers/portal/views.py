@@ -50,10 +50,11 @@ def enter(request: HttpRequest, token: str) -> HttpResponse:
     now = timezone.now()
     opened = request.method in ("GET", "HEAD")
     link = find_portal_link(token=token.rstrip("/"), now=now) if opened else None
-    response = redirect("portal:closed" if link is None else "portal:home")
+    response = guarded(redirect("portal:closed" if link is None else "portal:home"))
     if link is not None:
         let_in(response, link=link, now=now)
-    return guarded(response)
+    response["Referrer-Policy"] = "no-referrer"
+    return response
 
 
 def closed(request: HttpRequest) -> HttpResponse:
