@@ -249,15 +249,23 @@ class Supervisor:
 
     def _seed_demo(self, settings: ModuleType, var_dir: Path) -> None:
         """On the first start; later the demo customer's link, which expires, is made again."""
-        seeded = var_dir / "seeded"
+        seeded, seeding = var_dir / "seeded", var_dir / "seeding"
+        demo = var_dir / "demo.json"
         if not seeded.exists():
             if not settings.SEED_DEMO:
                 return
+            interrupted = seeding.exists()
+            seeding.touch()
             say("Making the demo (only this once).")
-            for line in self._manage("demo", what="The demo could not be made"):
-                say(line)
+            words = self._manage("demo", what="The demo could not be made")
+            seeding.unlink()
             seeded.touch()
-        elif (var_dir / "demo.json").exists():
+            if interrupted and not demo.exists():
+                # Not done by ourselves: what is in the database now might be somebody's own.
+                words = ["The demo was interrupted while it was made; `make demo-reset` makes it anew."]
+            for line in words:
+                say(line)
+        elif demo.exists():
             with contextlib.suppress(CannotStart):  # an expired link is no reason not to start
                 self._manage("demo", "--links", what="The demo customer's link could not be renewed")
 

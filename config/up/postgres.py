@@ -200,30 +200,38 @@ class Cluster:
         )
 
     def _wait_until_it_answers(self) -> bool:
+        """True once it lets us in, False when it ended instead."""
         began = time.monotonic()
         told = False
         pause = 0.02
         while self.child is not None and not self.child.ended():
-            try:
-                self.connect(dbname="postgres").close()
-            except psycopg.OperationalError as error:
-                if "not yet accepting" in str(error) or "starting up" in str(error):
-                    if not told and time.monotonic() - began > 5:
-                        self._say("The database was not shut down cleanly; it is recovering.")
-                        told = True
-                elif "authentication failed" in str(error) or "no pg_hba.conf entry" in str(error):
-                    self.stop()
-                    raise CannotStart(f"The embedded database refuses us: {_first_line(error)}.") from error
-                if time.monotonic() - began > RECOVERY_SECONDS:
-                    self.stop()
-                    raise CannotStart(
-                        "The database is still recovering after half an hour; look at its log."
-                    ) from error
-            else:
-                return True
+            waited = time.monotonic() - began
+            if self._says_ready():
+                try:
+                    self.connect(dbname="postgres").close()
+                except psycopg.OperationalError as error:
+                    if waited > 30:  # it may still be ending, or be full for a moment
+                        self.stop()
+                        raise CannotStart(f"The embedded database refuses us: {_first_line(error)}.") from error
+                else:
+                    return True
+            elif waited > 5 and not told:
+                self._say("The database was not shut down cleanly; it is recovering.")
+                told = True
+            elif waited > RECOVERY_SECONDS:
+                self.stop()
+                raise CannotStart("The database is still recovering after half an hour; look at its log.")
             time.sleep(pause)
             pause = min(pause * 1.5, 0.25)
         return False
+
+    def _says_ready(self) -> bool:
+        """What the server writes for pg_ctl to read. Asked by a connection too early, it would log a complaint."""
+        try:
+            lines = (self.places.data / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) >= 8 and lines[7].strip() == "ready"
 
     def _stop_leftover(self) -> None:
         """Deal with a `postmaster.pid` that outlived its server.
