@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from threading import Barrier
 from typing import Any, TypeVar
 
@@ -71,9 +72,9 @@ def test_two_batches_of_the_same_ids_at_once_store_each_id_once(threads: ThreadP
 
         # In opposite orders, and shifted: the classic way into a deadlock.
         counts = [
-            start(threads, lambda ids=ids: work(ids[:150])),
-            start(threads, lambda ids=ids: work(ids[::-1])),
-            start(threads, lambda ids=ids: work(ids[50:])),
+            start(threads, partial(work, ids[:150])),
+            start(threads, partial(work, ids[::-1])),
+            start(threads, partial(work, ids[50:])),
         ]
         assert sum(count.result(60) for count in counts) == 200
     stored = [event.event_id for event in list_events(offset=0, limit=5000)]
