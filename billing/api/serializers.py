@@ -10,7 +10,19 @@ from rest_framework import serializers
 from billing.models import Interval, PaymentStatus, SubscriptionStatus, TaxCategory
 from billing.models.products import LARGEST_THRESHOLD, MAX_METERS_PER_PRODUCT
 from billing.products import LARGEST_FEE, MAX_TRIAL_DAYS, ChargeTerms, PriceTerms
-from customers.api.fields import Choice, Flag, Instant, Metadata, Query, QueryFlag, Request, Text, WholeNumber
+from customers.api.fields import (
+    Choice,
+    Email,
+    Flag,
+    Instant,
+    Metadata,
+    Pattern,
+    Query,
+    QueryFlag,
+    Request,
+    Text,
+    WholeNumber,
+)
 from customers.errors import DomainError
 from meters.models import Meter
 
@@ -26,24 +38,13 @@ class MeterOfPrice(Request):
     unsupported = frozenset({"credit_entitlement_id", "meter_units_per_credit"})
 
     meter_id = Text(max_length=100)
-    price_per_unit = serializers.RegexField(
+    price_per_unit = Pattern(
         r"^[0-9]{1,5}(\.[0-9]{1,12})?\Z",
-        trim_whitespace=False,
+        said='must be a decimal string in the currency\'s minor unit, such as "0.1" for a tenth of a cent, with '
+        "at most 5 digits before and 12 after the point.",
         help_text='A decimal string in the currency\'s **minor** unit, above 0: "0.1" is a tenth of a cent.',
-        error_messages={
-            "invalid": 'must be a decimal string in the currency\'s minor unit, such as "0.1" for a tenth of a cent, '
-            "with at most 5 digits before and 12 after the point."
-        },
     )
     free_threshold = WholeNumber(min_value=0, max_value=LARGEST_THRESHOLD, required=False, allow_null=True)
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        # A number would pass a regular expression, and might have gone through a float on its way here.
-        if isinstance(data, dict) and not isinstance(data.get("price_per_unit", ""), str):
-            raise serializers.ValidationError(
-                {"price_per_unit": [self.fields["price_per_unit"].error_messages["invalid"]]}
-            )
-        return super().to_internal_value(data)
 
 
 class OneTimePrice(Request):
@@ -201,9 +202,7 @@ class ProductQuery(Query):
 
 
 class Address(Request):
-    country = serializers.RegexField(
-        r"^[A-Z]{2}\Z", error_messages={"invalid": "must be a two-letter country code such as DE."}
-    )
+    country = Pattern(r"^[A-Z]{2}\Z", said="must be a two-letter country code such as DE.")
     city = Text(max_length=200, required=False, allow_null=True, allow_blank=True)
     state = Text(max_length=200, required=False, allow_null=True, allow_blank=True)
     street = Text(max_length=500, required=False, allow_null=True, allow_blank=True)
@@ -216,7 +215,7 @@ class SubscribingCustomer(Request):
     harmless = frozenset({"create_new_customer"})
 
     customer_id = Text(max_length=100, required=False)
-    email = serializers.EmailField(max_length=254, required=False)
+    email = Email(required=False)
     name = Text(max_length=255, required=False, allow_null=True)
     phone_number = Text(max_length=50, required=False, allow_null=True, allow_blank=True)
 
@@ -367,6 +366,6 @@ class PaymentQuery(Query):
     subscription_id = Text(required=False, allow_blank=True)
     product_id = Text(required=False, allow_blank=True)
     status = Choice(choices=PAYMENT_STATUSES, required=False, allow_blank=True)
-    currency = serializers.RegexField(r"^[A-Z]{3}\Z", required=False)
+    currency = Pattern(r"^[A-Z]{3}\Z", said="must be a currency code such as USD.", required=False)
     created_at_gte = Instant(required=False)
     created_at_lte = Instant(required=False)

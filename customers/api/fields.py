@@ -31,6 +31,28 @@ class Text(serializers.CharField):
         return str(super().to_internal_value(data))
 
 
+class Pattern(serializers.RegexField):
+    """A JSON string of a fixed shape, taken as it is: `"1\\n"` is not `"1"`."""
+
+    def __init__(self, regex: str, *, said: str, **kwargs: Any) -> None:
+        super().__init__(regex, trim_whitespace=False, error_messages={"invalid": said}, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return str(super().to_internal_value(data))
+
+
+class Email(serializers.EmailField):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=254, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return str(super().to_internal_value(data))
+
+
 class WholeNumber(serializers.IntegerField):
     """A JSON integer: neither `"5"`, nor `5.0`, nor `true`."""
 
@@ -61,6 +83,8 @@ class Choice(serializers.ChoiceField):
     default_error_messages = {"invalid_choice": "must be one of {choices}."}
 
     def to_internal_value(self, data: Any) -> str:
+        if data == "" and self.allow_blank:
+            return ""
         if not isinstance(data, str) or data not in self.choices:
             self.fail("invalid_choice", choices=", ".join(str(choice) for choice in self.choices))
         return data

@@ -9,7 +9,7 @@ import typing
 from datetime import datetime
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
 from drf_spectacular.utils import OpenApiResponse
 
 _components: dict[str, dict[str, Any]] = {}
@@ -103,6 +103,22 @@ _MEANINGS = {
     "422": "The body or the query parameters are not as described.",
     "503": "The database does not answer for the moment; nothing was changed.",
 }
+
+
+class RequestSchema(OpenApiSerializerExtension):
+    """A request body: no field beside those it names, and what becomes of the contract's other fields."""
+
+    target_class = "customers.api.fields.Request"
+    match_subclasses = True
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+        body: dict[str, Any] = auto_schema._map_serializer(self.target, direction, bypass_extensions=True)
+        properties = body.setdefault("properties", {})
+        for name in sorted(self.target.harmless):
+            properties.setdefault(name, {"description": "Accepted; it changes nothing here."})
+        for name in sorted(self.target.unsupported):
+            properties.setdefault(name, {"description": "Not supported: refused unless null, false, 0 or empty."})
+        return {**body, "additionalProperties": False}
 
 
 class BearerKeyScheme(OpenApiAuthenticationExtension):

@@ -70,6 +70,7 @@ def test_it_takes_an_id_of_the_callers_choice_once(api: Api) -> None:
         ({**ACME, "metadata": {f"k{n}": n for n in range(51)}}, "metadata: may have 50 pairs at most."),
         ({**ACME, "metadata": {"a": 2**64}}, "metadata: the value of 'a' is too large a number."),
         ({**ACME, "preferred_locale": "not a locale"}, "preferred_locale: must be a language such as en or pt-BR."),
+        ({**ACME, "customer_id": 17}, "customer_id: use letters, digits and _ . : @ - only."),
         ({**ACME, "customer_id": "a/b"}, "customer_id: use letters, digits and _ . : @ - only."),
         ({**ACME, "customer_id": ""}, "customer_id: This field may not be blank."),
         ({**ACME, "nmae": "Acme"}, "nmae: is not a field of this request."),

@@ -243,7 +243,7 @@ def charge(**changes: Any) -> dict[str, Any]:
         (usage(charge(price_per_unit="100000")), 422, "INVALID_REQUEST_BODY", "price.meters[0].price_per_unit: must"),
         (usage(charge(price_per_unit="1\n")), 422, "INVALID_REQUEST_BODY", "price.meters[0].price_per_unit: must"),
         (usage(charge(price_per_unit="0.0")), 400, "INVALID_REQUEST_PARAMETERS", "must be above zero"),
-        (usage(charge(price_per_unit=None)), 422, "INVALID_REQUEST_BODY", "price.meters[0].price_per_unit: must be a"),
+        (usage(charge(price_per_unit=None)), 422, "INVALID_REQUEST_BODY", "price.meters[0].price_per_unit: This field"),
         (usage({"meter_id": "calls"}), 422, "INVALID_REQUEST_BODY", "price.meters[0].price_per_unit: This field is re"),
         (usage(charge(free_threshold=-1)), 422, "INVALID_REQUEST_BODY", "price.meters[0].free_threshold: "),
         (usage(charge(free_threshold=2**63)), 422, "INVALID_REQUEST_BODY", "price.meters[0].free_threshold: "),
