@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.db import connection
 from django.db.models import Count, Exists, Max, OuterRef, Q, Sum
@@ -258,7 +259,7 @@ class RunResult:
 def run_results(*, runs: Sequence[BillingRun]) -> list[RunResult]:
     """The results of many runs in two statements."""
     ids = [run.pk for run in runs]
-    items = {
+    items: dict[int, Any] = {
         row["pk"]: row
         for row in BillingRun.objects.filter(pk__in=ids)
         .order_by()
@@ -281,7 +282,7 @@ def run_results(*, runs: Sequence[BillingRun]) -> list[RunResult]:
         invoices[row["run_id"]] = (count + row["count"], totals)
     results = []
     for run in runs:
-        counts = items.get(run.pk, {})
+        counts: Any = items.get(run.pk, {})
         count, totals = invoices.get(run.pk, (0, {}))
         results.append(
             RunResult(
@@ -315,7 +316,7 @@ def overdue_invoices(*, now: datetime) -> int:
 
 
 def longest_waiting_period(*, now: datetime, lateness: timedelta) -> datetime | None:
-    """Since when the oldest period that could be closed has waited; None where nothing waits. Parked ones do not count."""
+    """Since when the oldest period that could be closed has waited; None where none waits. Parked ones do not count."""
     found = (
         BillingPeriod.objects.filter(
             closed_at__isnull=True, end__lte=now - lateness, subscription__parked_at__isnull=True

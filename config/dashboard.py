@@ -188,7 +188,7 @@ def _attention(now: datetime, may: dict[str, bool], context: dict[str, Any]) -> 
             found.append(
                 Attention(
                     "Billing periods are waiting to be closed",
-                    "The schedule should have closed them. Look whether Celery beat and a worker run, or run billing now.",
+                    "The schedule should have closed them. Look whether Celery beat and a worker run, or bill now.",
                     reverse("admin:billing_billingrun_start"),
                     "bad",
                 )

@@ -14,6 +14,7 @@ from unfold.contrib.filters.admin import AllValuesCheckboxFilter, ChoicesDropdow
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
+from billing.admin.payments import payment_badge
 from billing.documents import invoice_document, render_pdf
 from billing.invoices import mark_paid, void_invoice
 from billing.models import Invoice, InvoiceStatus
@@ -150,13 +151,15 @@ class InvoiceAdmin(PageAdmin):
         )
 
     def page_context(self, request: HttpRequest, obj: Any) -> Mapping[str, Any]:
+        payment = getattr(obj, "payment", None)
         lines = list(obj.lines.select_related("charge__meter", "product").order_by("position"))
         return {
             "document": invoice_document(invoice=obj),
             "overdue": obj.is_overdue(now=timezone.now()),
             "status_tone": tone_of(obj.status),
             "reckonings": [reckoning(line, obj.currency) for line in lines],
-            "payment": getattr(obj, "payment", None),
+            "payment": payment,
+            "payment_status": payment_badge(payment.status) if payment else "",
             "pdf_url": reverse("admin:billing_invoice_document", args=[quote(obj.pk)]),
         }
 

@@ -36,7 +36,7 @@ class PaymentAdmin(PageAdmin):
         return False
 
     def page_context(self, request: HttpRequest, obj: Any) -> Mapping[str, Any]:
-        return {"amount": money(obj.amount, obj.currency)}
+        return {"amount": money(obj.amount, obj.currency), "status": payment_badge(obj.status)}
 
     @display(description="Customer", ordering="customer__name")
     def customer_shown(self, obj: Any) -> str:
@@ -48,7 +48,7 @@ class PaymentAdmin(PageAdmin):
 
     @display(description="Status", ordering="status")
     def status_shown(self, obj: Any) -> str:
-        return badge(status_word(obj.status), {"succeeded": "good", "failed": "bad"}.get(obj.status, "info"))
+        return payment_badge(obj.status)
 
     @display(description="Created", ordering="created_at")
     def created(self, obj: Any) -> str:
@@ -59,6 +59,7 @@ class PaymentAdmin(PageAdmin):
         return money(obj.amount, obj.currency)
 
 
-def status_word(status: str) -> str:
+def payment_badge(status: str) -> Any:
     """The contract's word, except where it would puzzle a person."""
-    return "waiting for money" if status == "requires_payment_method" else status
+    word = "waiting for money" if status == "requires_payment_method" else status
+    return badge(word, {"succeeded": "good", "failed": "bad", "cancelled": "calm"}.get(status, "info"))

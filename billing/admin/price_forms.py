@@ -39,6 +39,9 @@ TYPES = [
 ]
 
 
+PLURALS = [(interval, f"{interval.lower()}(s)") for interval in Interval.values]
+
+
 def amount_field(label: str, *, help_text: str = "", required: bool = False, means: bool = False) -> Any:
     field = MajorAmountField(
         label=label,
@@ -81,7 +84,7 @@ class ChargeRow(forms.Form):
         )
 
 
-class ChargeRows(BaseFormSet):  # type: ignore[type-arg]
+class ChargeRows(BaseFormSet):
     def clean(self) -> None:
         if any(self.errors):
             return
@@ -117,11 +120,9 @@ class PriceForm(CommandForm):
         "mb-third",
     )
     payment_frequency_count = width(
-        whole_number("Billed every", least=1, most=36600, initial=1, required=False), "mb-third"
+        whole_number("Billed every", least=1, most=36600, initial=1, required=False), "mb-quarter"
     )
-    payment_frequency_interval = width(
-        choice("Period", Interval.choices, initial=Interval.MONTH, required=False), "mb-third"
-    )
+    payment_frequency_interval = width(choice("Period", PLURALS, initial=Interval.MONTH, required=False), "mb-quarter")
     subscription_period_count = width(
         whole_number(
             "A subscription lasts",
@@ -131,10 +132,10 @@ class PriceForm(CommandForm):
             required=False,
             help_text="Its whole life; then it expires.",
         ),
-        "mb-third",
+        "mb-quarter",
     )
     subscription_period_interval = width(
-        choice("Unit of its life", Interval.choices, initial=Interval.YEAR, required=False), "mb-third"
+        choice("of these", PLURALS, initial=Interval.YEAR, required=False), "mb-quarter"
     )
     trial_period_days = width(
         whole_number(
@@ -179,9 +180,9 @@ class PriceForm(CommandForm):
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
         currency = values.get("currency", "")
-        if is_currency(currency):
-            if problem := check_major_digits(values.get("fixed_amount"), currency, digits=0):
-                self.add_error("fixed_amount", problem)
+        problem = check_major_digits(values.get("fixed_amount"), currency, digits=0) if is_currency(currency) else None
+        if problem:
+            self.add_error("fixed_amount", problem)
         if values.get("type") != PriceType.ONE_TIME:
             for name, label in (
                 ("payment_frequency_count", "how often it is billed"),
@@ -223,7 +224,7 @@ class PriceForm(CommandForm):
         currency = data["currency"]
         kind = data["type"]
         recurring = kind != PriceType.ONE_TIME
-        charges = ()
+        charges: tuple[ChargeTerms, ...] = ()
         if kind == PriceType.USAGE_BASED:
             charges = tuple(
                 ChargeTerms(

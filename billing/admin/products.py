@@ -63,7 +63,7 @@ class ProductAdmin(PageAdmin):
                     "prices__subscriptions", filter=Q(prices__subscriptions__status__in=RUNNING), distinct=True
                 ),
             )
-        )  # type: ignore[no-any-return]
+        )
 
     def in_tab(self, queryset: Any, value: str) -> Any:
         return queryset if value == "all" else queryset.filter(archived_at__isnull=value != "archived")
@@ -79,8 +79,8 @@ class ProductAdmin(PageAdmin):
         products = list(changelist.result_list)
         newest = (
             Price.objects.filter(product__in=products)
-            .order_by("product", "-version")
-            .distinct("product")
+            .order_by("product_id", "-version")
+            .distinct("product_id")
             .prefetch_related("charges__meter")
         )
         prices = {price.product_id: price for price in newest}
@@ -200,17 +200,17 @@ class ProductAdmin(PageAdmin):
             .prefetch_related("charges__meter")
             .annotate(running=Count("subscriptions", filter=Q(subscriptions__status__in=RUNNING)))
         )
-        current = prices[0] if prices else None
+        current = prices[0]
         return {
             "current": current,
-            "sentence": price_sentence(current) if current else "no price",
+            "sentence": price_sentence(current),
             "charges": [
                 (
                     charge,
                     charge_sentence(charge, current.currency),
                     in_minor_words(charge.price_per_unit, current.currency),
                 )
-                for charge in (current.charges.all() if current else [])
+                for charge in current.charges.all()
             ],
             "versions": [(price, price_sentence(price)) for price in prices],
             "subscriptions": list(
@@ -243,8 +243,8 @@ class ProductAdmin(PageAdmin):
         permission="change",
         icon="archive",
         explain=lambda product: (
-            f"“{product.name}” can no longer be subscribed to. Its {running_of(product)} running subscriptions go on and "
-            "are billed as before."
+            f"“{product.name}” can no longer be subscribed to. Its {running_of(product)} running subscriptions go on "
+            "and are billed as before."
         ),
         submit="Archive this product",
         available=lambda product: not product.is_archived(),

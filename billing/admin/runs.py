@@ -26,7 +26,7 @@ from billing.subscriptions import unpark
 from billing.tasks import enqueue_run
 from customers.admin.base import CommandForm, PageAdmin, command, link_action
 from customers.admin.formats import badge, moment, money_totals
-from customers.admin.forms import instant
+from customers.admin.forms import instant, width
 from customers.errors import DomainError
 
 # What a page can show and a person can look through; the rest is billed all the same.
@@ -36,7 +36,7 @@ MOST_CHOSEN = 500
 
 
 class RunForm(CommandForm):
-    until = instant("Bill everything up to")
+    until = width(instant("Bill everything up to"), "mb-half")
 
 
 @admin.register(BillingRun)

@@ -20,7 +20,7 @@ from django_celery_beat.models import (
 from kombu.exceptions import OperationalError as BrokerError
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminSelectWidget
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextareaWidget
 
 from customers.admin.base import CommandAdmin, CommandForm, command
 from customers.admin.formats import ago, badge
@@ -37,13 +37,14 @@ def task_choices() -> list[tuple[str, str]]:
     return [("", "Choose…"), *((name, name) for name in names)]
 
 
-class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]
+class PeriodicTaskForm(forms.ModelForm):
     task = forms.ChoiceField(
         choices=task_choices, widget=UnfoldAdminSelectWidget(), help_text="What is done each time."
     )
 
     class Meta:
         model = PeriodicTask
+        widgets = {"description": UnfoldAdminTextareaWidget(attrs={"rows": 3})}
         fields = (
             "name",
             "task",
@@ -113,7 +114,7 @@ class PeriodicTaskAdmin(CommandAdmin):
     )
 
     def has_run_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return self.has_change_permission(request)  # type: ignore[no-any-return]
+        return self.has_change_permission(request)
 
     @display(description="When")
     def when(self, obj: PeriodicTask) -> str:
@@ -127,13 +128,13 @@ class PeriodicTaskAdmin(CommandAdmin):
     def state(self, obj: PeriodicTask) -> str:
         return badge("on", "good") if obj.enabled else badge("off", "warn")
 
-    @action(description="Switch on", permissions=["change"])  # type: ignore[untyped-decorator]
+    @action(description="Switch on", permissions=["change"])
     def switch_on(self, request: HttpRequest, queryset: QuerySet[PeriodicTask]) -> None:
         changed = queryset.update(enabled=True)
         PeriodicTasks.update_changed()
         messages.success(request, f"{changed} switched on.")
 
-    @action(description="Switch off", permissions=["change"])  # type: ignore[untyped-decorator]
+    @action(description="Switch off", permissions=["change"])
     def switch_off(self, request: HttpRequest, queryset: QuerySet[PeriodicTask]) -> None:
         changed = queryset.update(enabled=False, last_run_at=None)
         PeriodicTasks.update_changed()

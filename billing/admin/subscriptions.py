@@ -157,13 +157,13 @@ class SubscriptionAdmin(PageAdmin):
     )
     actions = ("run_billing",)
     actions_detail = (
-        "edit_details",
         "try_again",
-        {
-            "title": "More",
-            "icon": "more_horiz",
-            "items": ["move_billing", "extend", "undo_cancel", "cancel_later", "cancel"],
-        },
+        "edit_details",
+        "move_billing",
+        "extend",
+        "undo_cancel",
+        "cancel_later",
+        "cancel",
     )
     empty_state = (
         "No subscription yet",
@@ -186,7 +186,7 @@ class SubscriptionAdmin(PageAdmin):
             .order_by("end")
             .values("end")[:1]
         )
-        return super().get_queryset(request).annotate(next_end=Subquery(end))  # type: ignore[no-any-return]
+        return super().get_queryset(request).annotate(next_end=Subquery(end))
 
     def in_tab(self, queryset: Any, value: str) -> Any:
         return {
@@ -234,7 +234,7 @@ class SubscriptionAdmin(PageAdmin):
     def started(self, obj: Any) -> str:
         return moment(obj.started_at)
 
-    @action(description="Run billing for the selected…", permissions=["run"])  # type: ignore[untyped-decorator]
+    @action(description="Run billing for the selected…", permissions=["run"])
     def run_billing(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> HttpResponseRedirect:
         """Changes nothing: leads to the dry run of the chosen ones."""
         chosen = ",".join(str(pk) for pk in queryset.order_by("pk").values_list("pk", flat=True)[:500])
@@ -354,7 +354,7 @@ class SubscriptionAdmin(PageAdmin):
         title="Cancel at period end",
         permission="cancel",
         icon="event_busy",
-        explain="It goes on until the running period ends, then stops. Usage up to then is invoiced; no further fee is.",
+        explain="It goes on until the running period ends, then stops. Usage up to then is invoiced.",
         submit="Cancel at period end",
         form_class=CancelForm,
         available=lambda subscription: subscription.is_running() and not subscription.cancel_at_period_end,
@@ -387,8 +387,8 @@ class SubscriptionAdmin(PageAdmin):
         permission="cancel",
         icon="cancel",
         variant=ActionVariant.DANGER,
-        explain="It ends at this moment and cannot be brought back. Usage up to now is invoiced with the next billing run; "
-        "a fee already paid is not refunded.",
+        explain="It ends at this moment and cannot be brought back. Usage up to now is invoiced with the next billing "
+        "run; a fee already paid is not refunded.",
         submit="Cancel now",
         form_class=CancelForm,
         available=lambda subscription: subscription.is_running(),

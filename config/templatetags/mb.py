@@ -7,31 +7,35 @@ from django import template
 register = template.Library()
 
 
-def _format(name: str) -> Any:
-    """A function of customers.admin.formats, found when it is first called.
+def _format(name: str, *values: Any, **named: Any) -> Any:
+    """Call a function of customers.admin.formats.
 
-    Django reads the tag libraries while Unfold's own admin module is still loading; an import of ours here would come
-    back to it half made.
+    It is imported when it is first needed: Django reads the tag libraries while Unfold's own admin module is still
+    loading, and an import of ours at that moment would come back to it half made.
     """
+    from customers.admin import formats
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        from customers.admin import formats
-
-        return getattr(formats, name)(*args, **kwargs)
-
-    return call
+    return getattr(formats, name)(*values, **named)
 
 
-register.filter("grouped", _format("grouped"))
-register.filter("moment", _format("moment"))
-register.filter("day", _format("day"))
-register.filter("ago", _format("ago"))
-register.simple_tag(_format("money"), name="money")
-register.simple_tag(_format("unit_price"), name="unit_price")
-register.simple_tag(_format("quantity"), name="quantity")
-register.simple_tag(_format("span"), name="span")
-register.simple_tag(_format("badge"), name="badge")
-register.simple_tag(_format("money_totals"), name="money_totals")
+def _filter(name: str) -> None:
+    def call(value: Any) -> Any:
+        return _format(name, value)
+
+    register.filter(name, call)
+
+
+def _tag(name: str) -> None:
+    def call(*values: Any, **named: Any) -> Any:
+        return _format(name, *values, **named)
+
+    register.simple_tag(call, name=name)
+
+
+for _name in ("grouped", "moment", "day", "ago", "as_sent"):
+    _filter(_name)
+for _name in ("money", "unit_price", "quantity", "span", "badge", "money_totals", "money_list"):
+    _tag(_name)
 
 
 @register.inclusion_tag("admin/components/chart.html")
@@ -55,6 +59,7 @@ def get(mapping: Any, key: Any) -> Any:
 @register.filter
 def tone(status: str) -> str:
     """The colour of a status, for a badge whose word is not the status itself."""
-    from customers.admin import formats
 
-    return formats.TONES.get(status, "calm")
+    from customers.admin.formats import TONES
+
+    return TONES.get(status, "calm")

@@ -231,21 +231,21 @@ class PageAdmin(CommandAdmin):
                 "obj": obj,
                 "title": str(obj),
                 "subtitle": None,
-                "actions_detail": self.buttons(request, obj),
+                "mb_commands": self.commands(request, obj),
                 "now": timezone.now(),
                 **self.page_context(request, obj),
                 **(extra_context or {}),
             },
         )
 
-    def buttons(self, request: HttpRequest, obj: Any) -> list[Any]:
-        """The commands this person may run on this object as it is."""
+    def commands(self, request: HttpRequest, obj: Any) -> list[dict[str, Any]]:
+        """What this person may do with this object as it is."""
         offered = [
             action
             for action in self.get_actions_detail(request, obj.pk)
             if getattr(action.method, "available", lambda obj: True)(obj)
         ]
-        return self._get_actions_navigation(self.actions_detail, offered, str(quote(obj.pk)))  # type: ignore[no-any-return]
+        return self._get_actions_navigation(self.actions_detail, offered, str(quote(obj.pk)))
 
     # -- forms ---------------------------------------------------------------------------------------------
 
@@ -392,7 +392,7 @@ class PageAdmin(CommandAdmin):
                 }
                 for value, label in self.list_tabs
             ]
-        return super().changelist_view(request, {**context, **(extra_context or {})})  # type: ignore[no-any-return]
+        return super().changelist_view(request, {**context, **(extra_context or {})})
 
 
 class UncountedAdmin(PageAdmin):

@@ -35,8 +35,8 @@ class CustomerForm(CommandForm):
         "Customer id",
         required=False,
         max_length=100,
-        help_text="What your application sends as customer_id with every event, for example cus_abc123 or an id of your "
-        "own. Leave it empty to have one made. It can never change.",
+        help_text="What your application sends as customer_id with every event, for example cus_abc123 or an id of "
+        "your own. Leave it empty to have one made. It can never change.",
     )
     phone_number = width(text("Phone", required=False, max_length=50), "mb-half")
     preferred_locale = width(
@@ -142,7 +142,7 @@ class CustomerAdmin(PageAdmin):
                 open_invoices=Count("invoices", filter=Q(invoices__status=InvoiceStatus.ISSUED), distinct=True),
                 is_overdue=Exists(overdue),
             )
-        )  # type: ignore[no-any-return]
+        )
 
     # -- permissions -----------------------------------------------------------------------------------------
 

@@ -34,6 +34,11 @@ def money(minor: Decimal | int | str | None, currency: str) -> str:
     return DASH if minor is None else format_amount(Decimal(minor), currency)
 
 
+def money_list(totals: Mapping[str, Decimal]) -> str:
+    """The same in one line: "$137.40, €20.00"."""
+    return ", ".join(money(totals[c], c) for c in sorted(totals)) or "nothing"
+
+
 def unit_price(minor: Decimal | int | str, currency: str) -> str:
     """A price per unit with all its digits: $0.001."""
     return format_unit_price(Decimal(minor), currency)
@@ -57,6 +62,13 @@ def moment(instant: datetime | None) -> SafeString:
         f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
         date_format(local, "j M Y, H:i"),
     )
+
+
+def as_sent(value: object) -> str:
+    """A metadata value as an application sends it: true, not True."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
 
 
 def day(value: datetime | date | None) -> str:

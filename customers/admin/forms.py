@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from babel import Locale
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.widgets import AutocompleteSelect
@@ -21,7 +22,8 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from billing.money import minor_digits
+from billing.money import is_currency, minor_digits, plain
+from customers.admin.formats import as_sent
 
 INPUT = " ".join(INPUT_CLASSES)
 SELECT = " ".join(SELECT_CLASSES)
@@ -131,7 +133,7 @@ class MajorAmountField(forms.DecimalField):
     widget = ExactDecimalInput
     mb_affix = "USD"
 
-    def to_python(self, value: Any) -> Decimal | None:
+    def to_python(self, value: Any) -> Any:
         if isinstance(value, str) and value.strip().lower().lstrip("+-")[:1] not in (*"0123456789.,", ""):
             raise ValidationError("Enter a number such as 49 or 0.001.")
         if isinstance(value, str) and "e" in value.lower():
@@ -143,8 +145,7 @@ def check_major_digits(amount: Decimal | None, currency: str, *, digits: int) ->
     """Why an amount does not fit the currency's digits, or None. `digits` more than the currency's are allowed."""
     if amount is None:
         return None
-    exponent = amount.normalize().as_tuple().exponent
-    places = max(-exponent, 0) if isinstance(exponent, int) else 0
+    places = len(plain(amount).partition(".")[2])
     allowed = minor_digits(currency) + digits
     if places > allowed:
         return f"{currency} has {allowed} digits after the point here; this has {places}."
@@ -153,11 +154,7 @@ def check_major_digits(amount: Decimal | None, currency: str, *, digits: int) ->
 
 def currency_choices() -> list[tuple[str, str]]:
     """Every currency in use, the common ones first."""
-    from babel import Locale
-
-    names = Locale("en").currencies
-    from billing.money import is_currency
-
+    names = {str(code): str(name) for code, name in Locale("en").currencies.items()}
     common = [(code, f"{code} – {names.get(code, code)}") for code in COMMON_CURRENCIES]
     rest = sorted(code for code in names if code not in COMMON_CURRENCIES and is_currency(code))
     return [*common, *((code, f"{code} – {names[code]}") for code in rest)]
@@ -175,9 +172,9 @@ class PairsWidget(forms.Widget):
             '<div class="mb-stack" style="gap: .5rem">{}</div>',
             format_html_join(
                 "",
-                '<div class="mb-row" style="flex-wrap: nowrap"><input class="{}" name="{}_key" value="{}" placeholder="key" '
-                'maxlength="100" aria-label="Key {}"><input class="{}" name="{}_value" value="{}" placeholder="value" '
-                'maxlength="500" aria-label="Value {}"></div>',
+                '<div class="mb-row" style="flex-wrap: nowrap"><input class="{}" name="{}_key" value="{}" '
+                'placeholder="key" maxlength="100" aria-label="Key {}"><input class="{}" name="{}_value" '
+                'value="{}" placeholder="value" maxlength="500" aria-label="Value {}"></div>',
                 ((INPUT, name, key, n, INPUT, name, shown, n) for n, (key, shown) in enumerate(rows, start=1)),
             ),
         )
@@ -198,7 +195,7 @@ class PairsField(forms.Field):
     widget = PairsWidget
 
     def prepare_value(self, value: Any) -> Any:
-        return [(k, _as_text(v)) for k, v in value.items()] if isinstance(value, dict) else value
+        return [(k, as_sent(v)) for k, v in value.items()] if isinstance(value, dict) else value
 
     def clean(self, value: Any) -> dict[str, Any]:
         pairs: dict[str, Any] = {}
@@ -210,16 +207,10 @@ class PairsField(forms.Field):
                 raise ValidationError(f"The key “{key}” appears twice.")
             if "\x00" in key + shown:
                 raise ValidationError("A null character is not allowed.")
-            pairs[key] = before[key] if key in before and _as_text(before[key]) == shown else shown
+            pairs[key] = before[key] if key in before and as_sent(before[key]) == shown else shown
         if len(pairs) > MAX_METADATA_PAIRS:
             raise ValidationError(f"At most {MAX_METADATA_PAIRS} pairs.")
         return pairs
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def pairs(label: str = "Metadata", help_text: str = "") -> PairsField:

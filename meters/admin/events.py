@@ -12,7 +12,7 @@ from unfold.contrib.filters.admin import RangeDateTimeFilter, TextFilter
 from unfold.decorators import display
 
 from customers.admin.base import UncountedAdmin, with_query
-from customers.admin.formats import link, moment
+from customers.admin.formats import as_sent, link, moment
 from customers.customers import CustomerNotFound, get_customer
 from meters.events import exact_metadata
 from meters.ingestion import event_key
@@ -87,7 +87,7 @@ class EventAdmin(UncountedAdmin):
         meters = list(Meter.objects.filter(event_name=obj.event_name).order_by("name"))
         others = list(Meter.objects.filter(event_name__iexact=obj.event_name).exclude(event_name=obj.event_name))
         return {
-            "metadata": [(key, _shown(value), _kind(value)) for key, value in (metadata or {}).items()],
+            "metadata": [(key, as_sent(value), _kind(value)) for key, value in (metadata or {}).items()],
             "verdicts": [(meter, meter_verdict(meter=meter, event=obj)) for meter in meters],
             "nearly": others,
             "same_name_url": with_query(self.list_url(), event_name=obj.event_name),
@@ -116,14 +116,8 @@ class EventAdmin(UncountedAdmin):
 
     @display(description="Metadata")
     def carries(self, obj: Event) -> str:
-        pairs = [f"{key}: {_shown(value)}" for key, value in list((obj.metadata or {}).items())[:4]]
+        pairs = [f"{key}: {as_sent(value)}" for key, value in list((obj.metadata or {}).items())[:4]]
         return format_html('<span class="mb-code mb-soft">{}</span>', _short(", ".join(pairs) or "–", 70))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def _kind(value: Any) -> str:
