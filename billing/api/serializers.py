@@ -212,8 +212,6 @@ class Address(Request):
 class SubscribingCustomer(Request):
     """`customer_id` of an existing customer, or `email` (and `name`) of a new one."""
 
-    harmless = frozenset({"create_new_customer"})
-
     customer_id = Text(max_length=100, required=False)
     email = Email(required=False)
     name = Text(max_length=255, required=False, allow_null=True)
