@@ -64,8 +64,6 @@ def conninfo(database: dict[str, Any]) -> str:
 def sentence_about_connection(error: Exception) -> str:
     """What a person at the shell should know when the database could not be connected to."""
     if not os.environ.get("DATABASE_URL"):
-        return (
-            "The embedded database is not running; start it with `make run` and try again in another shell."
-        )
+        return "The embedded database is not running; start it with `make run` and try again in another shell."
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no answer")
     return f"The database that DATABASE_URL names cannot be reached: {reason}"
