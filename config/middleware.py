@@ -23,6 +23,7 @@ class DrainingResponse(JsonResponse):
 
     def __init__(self, request: HttpRequest, body: dict[str, Any], status: int) -> None:
         super().__init__(body, status=status)
+        self["Content-Length"] = str(len(self.content))
         self._request = request
 
     def close(self) -> None:

@@ -25,7 +25,9 @@ def is_page(request: HttpRequest) -> bool:
 
 
 def json_error(status: int, code: str, message: str) -> JsonResponse:
-    return JsonResponse({"code": code, "message": message}, status=status)
+    answer = JsonResponse({"code": code, "message": message}, status=status)
+    answer["Content-Length"] = str(len(answer.content))  # not every answer from here passes CommonMiddleware
+    return answer
 
 
 @csrf_exempt  # so that a POST here is told 405 rather than about cookies

@@ -438,9 +438,10 @@ def static_fingerprint(settings: ModuleType) -> str:
 def gunicorn_options(fd: int) -> list[str]:
     return [
         f"--bind=fd://{fd}",
-        "--worker-class=gthread",
+        "--worker-class=config.web.Worker",
         "--workers=2",
         "--threads=4",
+        "--limit-request-line=8190",
         "--timeout=60",
         "--graceful-timeout=10",
         "--no-control-socket",
