@@ -1,10 +1,12 @@
 """The documentation says what the code does: every code, every ignored field, and a page that needs nobody else."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.test import Client
 
 from billing.api import serializers as billing
@@ -42,6 +44,12 @@ def test_every_field_that_is_ignored_or_refused_is_documented() -> None:
     names = set().union(*(body.harmless | body.unsupported for body in bodies))
     names -= {"name", "description", "measurement_unit"}
     assert {name for name in names if not name.startswith(families) and f"`{name}`" not in PAGE} == set()
+
+
+def test_the_description_is_valid_and_made_without_a_warning(tmp_path: Path) -> None:
+    target = tmp_path / "openapi.json"
+    call_command("spectacular", format="openapi-json", file=str(target), validate=True, fail_on_warn=True)
+    assert json.loads(target.read_text())["info"]["title"] == "Meterbook"
 
 
 def test_every_operation_says_what_it_does_and_what_can_go_wrong() -> None:
