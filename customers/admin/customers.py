@@ -30,7 +30,7 @@ ADDRESS = ("street", "city", "zipcode", "state", "country")
 
 class CustomerForm(CommandForm):
     name = width(text("Name", help_text="As it stands on invoices."), "mb-half")
-    email = width(text("E-mail", max_length=254), "mb-half")
+    email = width(text("Email", max_length=254), "mb-half")
     customer_id = text(
         "Customer id",
         required=False,
