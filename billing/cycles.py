@@ -13,8 +13,6 @@ from decimal import Decimal
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
-from meters.ingestion import wait_for_ingestion_in_flight
-from meters.usage import quantities
 
 from billing.invoices import ProposedLine, issue_invoice, propose_line, total_of
 from billing.models import (
@@ -35,7 +33,9 @@ from billing.money import add, format_amount, format_units
 from billing.pricing import RatedLine, rate_per_unit, waive
 from billing.subscriptions import advance, current_period, fee_line, lock_subscription
 from customers.errors import DomainError
+from meters.ingestion import wait_for_ingestion_in_flight
 from meters.models import Backfill
+from meters.usage import quantities
 
 logger = logging.getLogger(__name__)
 

@@ -211,6 +211,8 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # A client's 4xx is the client's business: its answer says what was wrong, and a busy one would fill the log.
+    "loggers": {"django.request": {"level": "ERROR"}},
     "root": {"handlers": ["stderr"], "level": str(env("LOG_LEVEL", default="WARNING"))},
 }
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from django.core import checks
 from django.db import models
+from django.utils.functional import cached_property
 
 
-class PublicIdField(models.CharField):  # type: ignore[type-arg]
+class PublicIdField(models.CharField):
     """An identifier that outside systems know: unique, compared byte by byte (case-sensitive)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -22,7 +23,7 @@ class PublicIdField(models.CharField):  # type: ignore[type-arg]
         return name, path, args, kwargs
 
 
-class ExactDecimalField(models.DecimalField):  # type: ignore[type-arg]
+class ExactDecimalField(models.DecimalField):
     """PostgreSQL's `numeric` without a bound: nothing is ever rounded or cut on its way to the row."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,6 +48,7 @@ class ExactDecimalField(models.DecimalField):  # type: ignore[type-arg]
     def formfield(self, **kwargs: Any) -> Any:
         return super().formfield(**{"max_digits": None, "decimal_places": None, **kwargs})
 
-    @property
-    def validators(self) -> list[Any]:  # type: ignore[override]
-        return [*self.default_validators, *self._validators]
+    @cached_property
+    def validators(self) -> list[Any]:
+        # Without Django's own, which wants a number of digits to check.
+        return list(self.default_validators)

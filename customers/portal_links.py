@@ -70,9 +70,7 @@ def _refuse_odd_return_url(return_url: str) -> None:
     try:
         _check_return_url(return_url)
     except ValidationError as error:
-        raise InvalidReturnUrl(
-            "return_url must be an address that begins with http:// or https://."
-        ) from error
+        raise InvalidReturnUrl("return_url must be an address that begins with http:// or https://.") from error
 
 
 def _digest(token: str) -> bytes:

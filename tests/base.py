@@ -71,7 +71,7 @@ def usage_product(*charges: tuple[Meter, str, int], fee: int = 0, name: str = "A
         "charges": tuple(ChargeTerms(meter, Decimal(price), free) for meter, price, free in charges),
         **changes,
     }
-    return create_product(name=name, terms=PriceTerms(**terms))  # type: ignore[arg-type]
+    return create_product(name=name, terms=PriceTerms(**terms))
 
 
 def subscribed(customer: Customer, product: Product, *, on: str, **changes: Any) -> Subscription:

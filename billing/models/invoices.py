@@ -4,8 +4,8 @@ from datetime import datetime
 from decimal import Decimal
 
 from django.db import models
-from django.utils import timezone
 from django.db.models import Q
+from django.utils import timezone
 
 from billing.models.products import Charge, Product
 from billing.models.runs import BillingRun

@@ -3,8 +3,8 @@
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
 from django.db import models
-from django.utils import timezone
 from django.db.models import F, Func, Q
+from django.utils import timezone
 
 from billing.models.products import Price
 from customers.fields import PublicIdField

@@ -63,6 +63,13 @@ def waiting_for_a_lock() -> int:
     return int(count)
 
 
+def is_connected(process: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = %s)", [process])
+        (found,) = cursor.fetchone()
+    return bool(found)
+
+
 def due(count: int = 5) -> Subscription:
     """A subscription with `count` calls in a January that is long over."""
     customer = acme()
@@ -168,12 +175,14 @@ def test_the_run_of_a_killed_worker_is_finished_by_another() -> None:
     subscription = due()
     run = start_run(trigger="schedule", until=at("2026-02-02"), now=at("2026-02-02"))
     # A worker that dies holds its item in an open transaction; its end puts the item back into the queue.
-    rival = psycopg.connect(**{**connection.get_connection_params(), "cursor_factory": None})  # type: ignore[arg-type]
+    rival = psycopg.connect(**{**connection.get_connection_params(), "cursor_factory": None})
     rival.execute("SELECT 1 FROM billing_runitem WHERE run_id = %s FOR UPDATE", [run.pk])
     assert work_run(run=run, clock=lambda: at("2026-02-02")) == 0
     run.refresh_from_db()
     assert run.finished_at is None
+    rival_process = rival.info.backend_pid
     rival.close()
+    until(lambda: not is_connected(rival_process))  # the server notices a closed connection a moment later
     assert work_run(run=run, clock=lambda: at("2026-02-02")) == 1
     run.refresh_from_db()
     assert run.finished_at == at("2026-02-02")
