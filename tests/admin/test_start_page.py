@@ -53,7 +53,10 @@ def test_what_is_used_and_not_billed_is_rated_as_closing_will_rate_it(db: None) 
     send(other, 2500, on="2026-03-05")
     found = accrued_unbilled(now=NOW)
     assert found.totals == {"USD": Decimal(4000)}  # 500 x 2 + 1500 x 2
-    assert [(s.pk, amount) for s, amount, _ in found.by_subscription] == [(two.pk, 3000), (one.pk, 1000)]
+    assert [(s.pk, amount) for s, amount, _ in found.by_subscription] == [
+        (two.pk, Decimal(3000)),
+        (one.pk, Decimal(1000)),
+    ]
     assert found.complete
 
 
