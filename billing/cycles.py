@@ -320,6 +320,7 @@ def preview_subscription(*, subscription_id: int, until: datetime, now: datetime
     proposed = []
     try:
         with transaction.atomic():
+            watch_backfilled_periods(now=now)
             subscription = lock_subscription(subscription_id)
             if subscription is not None:
                 for proposal, period, _ in _proposals(subscription, until=until, now=now):
@@ -337,7 +338,15 @@ def preview_run(
 ) -> Iterator[ProposedInvoice]:
     """A dry run: what a billing run at `until` would issue, one subscription after the other."""
     check_until(until=until, now=now)
-    for pk in _due_ids(until, subscription_ids):
+    due: list[int] = []
+    try:
+        with transaction.atomic():
+            watch_backfilled_periods(now=now)
+            due = _due_ids(until, subscription_ids)
+            raise _NothingSaved
+    except _NothingSaved:
+        pass
+    for pk in due:
         yield from preview_subscription(subscription_id=pk, until=until, now=now)
 
 

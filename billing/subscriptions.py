@@ -352,8 +352,13 @@ def extend_expiry(*, subscription: Subscription, count: int, interval: str, now:
         raise DomainError("The subscription period can only be extended.")
     if until.year > _LAST_YEAR:
         raise DomainError("That subscription period is too long.")
-    row.expires_at = until
+    before, row.expires_at = row.expires_at, until
     row.save(update_fields=["expires_at", "updated_at"])
+    # A running period that the old end had cut short runs on to its natural end.
+    last = row.periods.order_by("-end").first()
+    if last is not None and last.closed_at is None and last.end == before != row.anchor:
+        last.end = natural_period(row, last.index).end
+        last.save(update_fields=["end"])
     subscription.refresh_from_db()
     return row
 

@@ -260,7 +260,7 @@ SPECTACULAR_SETTINGS = {
 
 _broker_url = str(env("CELERY_BROKER_URL", default=""))
 # A task whose worker was killed is delivered again after this long, and so is one that runs longer.
-_visibility_timeout = _whole_number("CELERY_VISIBILITY_TIMEOUT", 3600, least=1)
+_visibility_timeout = _whole_number("CELERY_VISIBILITY_TIMEOUT", 600, least=1)
 if _broker_url:
     CELERY_BROKER_URL = _broker_url
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (

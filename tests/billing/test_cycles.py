@@ -311,6 +311,20 @@ def test_a_dry_run_shows_what_the_run_then_issues_and_saves_nothing() -> None:
     )
 
 
+def test_a_dry_run_shows_corrections_nobody_has_looked_at_yet() -> None:
+    customer = acme()
+    subscription = subscribed(customer, usage_product((call_meter(), "2", 0)), on="2026-01-01")
+    cancel_now(subscription=subscription, now=at("2026-01-20"))
+    close(subscription, "2026-01-20T01:00")
+    send(customer, 6, on="2026-01-10", received="2026-02-10")
+    (shown,) = preview_run(until=at("2026-02-11"), now=at("2026-02-11"))
+    assert [(line.kind, line.quantity, line.amount) for line in shown.lines] == [("adjustment", D(6), D(12))]
+    assert Backfill.objects.get().seen_at is None
+    run = start_run(trigger="command", until=at("2026-02-11"), now=at("2026-02-11"))
+    work_run(run=run, clock=lambda: at("2026-02-11"))
+    assert lines_of(invoices_of(subscription)[-1]) == [("adjustment", "API calls, adjustment", D(6), D(12))]
+
+
 def test_the_next_invoice_can_be_shown_before_it_is_due() -> None:
     customer = acme()
     subscription = subscribed(customer, usage_product((call_meter(), "2", 0), fee=100, name="P"), on="2026-01-01")

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, connection, transaction
 
 from billing.models import Price, Product
 from billing.products import (
@@ -170,3 +171,20 @@ def test_texts_can_change_and_nothing_else_can_through_them() -> None:
     assert (product.name, product.description) == ("New name", None)
     with pytest.raises(TypeError):
         update_product(product=product, public_id="pdt_other")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE billing_price SET fixed_amount = 1",
+        "UPDATE billing_charge SET price_per_unit = 1",
+        "UPDATE billing_charge SET free_threshold = 1",
+        "DELETE FROM billing_charge",
+    ],
+)
+def test_the_database_refuses_to_change_a_price_version(sql: str) -> None:
+    product = usage_product((call_meter(), "2", 1000), fee=4900)
+    before = terms_of(product.current_price())
+    with pytest.raises(IntegrityError, match="never changes"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(sql)
+    assert terms_of(product.current_price()) == before

@@ -140,6 +140,19 @@ def test_cancelling_at_the_very_start_leaves_no_empty_period() -> None:
     assert current_period(subscription=subscription, now=at("2026-01-02")) is None
 
 
+def test_extending_a_life_that_cuts_the_running_period_lets_it_run_on() -> None:
+    product = usage_product(subscription_period_count=45, subscription_period_interval="Day")
+    subscription = subscribed(acme(), product, on="2026-01-01")
+    advance_periods(now=at("2026-02-02"))
+    assert spans(subscription)[-1] == ("2026-02-01T00:00", "2026-02-15T00:00")
+    extend_expiry(subscription=subscription, count=1, interval="Year", now=at("2026-02-03"))
+    advance_periods(now=at("2026-03-02"))
+    assert spans(subscription)[1:] == [
+        ("2026-02-01T00:00", "2026-03-01T00:00"),
+        ("2026-03-01T00:00", "2026-04-01T00:00"),
+    ]
+
+
 def test_its_life_can_be_extended_and_never_shortened() -> None:
     product = usage_product(subscription_period_count=1, subscription_period_interval="Year")
     subscription = subscribed(acme(), product, on="2026-01-01")
