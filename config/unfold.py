@@ -40,6 +40,9 @@ UNFOLD: dict[str, Any] = {
     "SITE_SUBHEADER": "Usage billing",
     "SITE_SYMBOL": "speed",
     "SITE_URL": None,
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("portal/icon.svg")},
+    ],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "config.dashboard.start_page",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from tests.browser.conftest import NARROW, WIDE, Watch, is_within_the_window
 from tests.stack import Stack
@@ -32,7 +32,7 @@ def come_in(browser: Browser, link: str, **options: Any) -> tuple[BrowserContext
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["1440", "390"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_customer_finds_usage_periods_and_invoices(
-    browser: Browser, story: dict[str, str], size: dict[str, int], scheme: str, tmp_path: Path
+    browser: Browser, story: dict[str, str], size: ViewportSize, scheme: str, tmp_path: Path
 ) -> None:
     context, page, watch = come_in(browser, story["link"], viewport=size, color_scheme=scheme)
     token = story["link"].rpartition("/")[2]
