@@ -102,6 +102,8 @@ def charge_rows(*, initial: list[dict[str, Any]] | None) -> Any:
         extra=0 if initial else 1,
         max_num=MAX_METERS_PER_PRODUCT,
         validate_max=True,
+        # Without it a browser may ask for a thousand rows.
+        absolute_max=MAX_METERS_PER_PRODUCT + 1,
         can_delete=False,
     )
 

@@ -31,6 +31,7 @@ SELECT = " ".join(SELECT_CLASSES)
 # The currencies an operator most likely means come first.
 COMMON_CURRENCIES = ("USD", "EUR", "GBP", "INR", "JPY", "CAD", "AUD", "CHF", "BRL", "SGD", "KWD")
 MAX_METADATA_PAIRS = 50
+FIRST_YEAR, LAST_YEAR = 1900, 9000
 
 
 def width(field: Any, css: str) -> Any:
@@ -113,6 +114,13 @@ class InstantField(forms.DateTimeField):
 
     def prepare_value(self, value: Any) -> Any:
         return timezone.localtime(value) if isinstance(value, datetime) and timezone.is_aware(value) else value
+
+    def clean(self, value: Any) -> Any:
+        found = super().clean(value)
+        # Outside these years calendar arithmetic ends.
+        if found is not None and not FIRST_YEAR <= found.year <= LAST_YEAR:
+            raise ValidationError(f"Choose a moment between the years {FIRST_YEAR} and {LAST_YEAR}.")
+        return found
 
 
 def instant(label: str, *, required: bool = False, help_text: str = "", **kw: Any) -> Any:
@@ -238,6 +246,13 @@ def grouped_fields(form: forms.Form, groups: Sequence[tuple[str, Sequence[str]]]
     return [(legend, [form[name] for name in names if name in form.fields]) for legend, names in groups]
 
 
+class SearchSelect(AutocompleteSelect):
+    """Django's searching select; a chosen value that can be no key is shown as nothing chosen."""
+
+    def optgroups(self, name: str, value: Any, attrs: Any = None) -> Any:
+        return super().optgroups(name, [v for v in value if str(v).isascii() and str(v).isdigit()], attrs)
+
+
 def search_choice(label: str, foreign_key: Any, queryset: Any, *, help_text: str = "", **kw: Any) -> Any:
     """A choice of one model's rows that searches on the server: ten thousand customers do not fill the page.
 
@@ -247,6 +262,6 @@ def search_choice(label: str, foreign_key: Any, queryset: Any, *, help_text: str
         label=label,
         queryset=queryset,
         help_text=help_text,
-        widget=AutocompleteSelect(foreign_key, admin.site, attrs={"data-placeholder": "Type a name or an id"}),
+        widget=SearchSelect(foreign_key, admin.site, attrs={"data-placeholder": "Type a name or an id"}),
         **kw,
     )

@@ -9,7 +9,7 @@ from billing.models import Invoice
 from tests.admin.house import House, nothing_changes, operator, registered, some
 
 MODELS = [name for name, _, _ in registered()]
-SEARCHES = ["", "acme", "cus_acme", "INV-000001", "%", "'; --", "ünï", "a" * 300]
+SEARCHES = ["acme", "INV-000001", "%'; --", "ünï" * 100]
 
 
 def _find(name: str) -> tuple[Any, Any]:
