@@ -47,5 +47,6 @@ class Watch:
 
 
 def is_within_the_window(page: Page) -> bool:
-    """No sideways scrolling."""
+    """No sideways scrolling, once everything of the page is here."""
+    page.wait_for_load_state("load")
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
