@@ -236,7 +236,7 @@ WRONG: dict[str, tuple[bytes, int]] = {
     "seconds since 1970": (one(',"timestamp":1767225600'), 422),
     "milliseconds since 1970": (one(',"timestamp":"1767225600000"'), 400),
     "36 days old": (one(f',"timestamp":"{ago(days=36)}"'), 400),
-    # Made when the file is read, so far enough ahead to stay so until the test runs; the exact edge is in test_ingestion.
+    # Made when the file is read, so far ahead that it stays so until the test runs; the edge is in test_ingestion.
     "two hours ahead": (one(f',"timestamp":"{ago(hours=-2)}"'), 400),
     "an id that is a number": (one("").replace(b'"a"', b"5"), 422),
     "an id that is null": (one("").replace(b'"a"', b"null"), 422),
