@@ -11,22 +11,26 @@ from django.db import connection
 from django.db.models import Count, Exists, Max, OuterRef, Q, Sum
 from django.db.models.functions import TruncDate
 
-from billing.cycles import running_usage
+from billing.cycles import RunningUsage, running_usage, usage_lines
+from billing.invoices import total_of
 from billing.models import (
     BillingPeriod,
     BillingRun,
+    Charge,
     Invoice,
+    InvoiceLine,
     InvoiceStatus,
+    LineKind,
     Price,
     Product,
     RunOutcome,
     Subscription,
 )
-from billing.models.subscriptions import RUNNING
+from billing.money import add
 from customers.models import ApiKey, Customer
 from meters.models import Event, Meter
 
-# The accrued amount rates every running subscription's period; beyond this many it would be too slow for a page.
+# The accrued amount rates every period that is not billed yet; beyond this many it would be too slow for a page.
 MOST_ACCRUED = 200
 
 
@@ -134,9 +138,63 @@ def money_now(*, now: datetime, time_zone: str) -> MoneyNow:
 
 
 @dataclass(frozen=True, slots=True)
+class UsageSoFar:
+    """The running (or last) period of a subscription, and how much of its usage an invoice already asks for."""
+
+    running: RunningUsage
+    billed: Decimal
+    # What the next invoice will ask for of this period's usage; below zero where it gives something back.
+    unbilled: Decimal
+    # The invoice that billed it; None also where that one is void.
+    invoice: Invoice | None
+    # Closed while it still runs: a billing run was told to bill ahead.
+    is_early: bool
+    # The period whose end brings the next invoice; None where none is open.
+    next_period: BillingPeriod | None
+
+
+def usage_so_far(*, subscription: Subscription, now: datetime) -> UsageSoFar | None:
+    """What the period costs so far, split into billed and not billed; None for a subscription without a period."""
+    running = running_usage(subscription=subscription, now=now)
+    if running is None:
+        return None
+    period = running.period
+    lines = _billed_lines(period) if period.is_closed() else []
+    billed = add(*(line.amount for line in lines))
+    return UsageSoFar(
+        running=running,
+        billed=billed,
+        unbilled=_unbilled(period, running.total, lines),
+        invoice=next((line.invoice for line in lines if line.kind == LineKind.USAGE), None),
+        is_early=period.is_closed() and period.end > now,
+        next_period=subscription.periods.filter(closed_at__isnull=True).order_by("end").first(),
+    )
+
+
+def _billed_lines(period: BillingPeriod) -> list[InvoiceLine]:
+    return list(
+        InvoiceLine.objects.filter(
+            subscription=period.subscription_id,
+            period_start=period.start,
+            kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT],
+            live=True,
+        )
+        .select_related("invoice")
+        .order_by("pk")
+    )
+
+
+def _unbilled(period: BillingPeriod, total: Decimal, billed: Sequence[InvoiceLine]) -> Decimal:
+    if not period.is_closed():
+        return total
+    # Closed and nothing live: its invoice was made void, and billing it again is an operator's decision.
+    return add(total, -add(*(line.amount for line in billed))) if billed else Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
 class Accrued:
-    """Usage of the running periods that no invoice has billed yet. `complete` is False where there are too many
-    subscriptions to rate them all for a page."""
+    """Usage that no invoice has billed yet. `complete` is False where there are too many periods to rate them all for
+    a page."""
 
     totals: Mapping[str, Decimal]
     by_subscription: Sequence[tuple[Subscription, Decimal, str]]
@@ -144,28 +202,34 @@ class Accrued:
 
 
 def accrued_unbilled(*, now: datetime) -> Accrued:
-    """The cost so far of every running subscription's period, highest first. Rated as closing will rate it."""
-    running = list(
-        Subscription.objects.filter(status__in=RUNNING)
-        .filter(Exists(_charges()))
-        .select_related("customer", "price__product")
+    """What the next closings will bill for usage, by subscription, highest first, rated as closing will rate it.
+
+    That is every begun period that is not closed, be it running, waiting for late events, or of a subscription that
+    was cancelled; and of a closed one that is still watched for later events, what came since it was billed.
+    """
+    waiting = list(
+        BillingPeriod.objects.filter(start__lte=now)
+        .filter(Q(closed_at__isnull=True) | Q(watch_until__isnull=False))
+        .filter(Exists(Charge.objects.filter(price=OuterRef("subscription__price"))))
+        .select_related("subscription__customer", "subscription__price__product")
         .order_by("pk")[: MOST_ACCRUED + 1]
     )
+    amounts: dict[int, Decimal] = {}
+    subscriptions: dict[int, Subscription] = {}
+    for period in waiting[:MOST_ACCRUED]:
+        subscription = subscriptions.setdefault(period.subscription_id, period.subscription)
+        total = total_of(usage_lines(subscription, period))
+        unbilled = _unbilled(period, total, _billed_lines(period) if period.is_closed() else [])
+        amounts[subscription.pk] = add(amounts.get(subscription.pk, Decimal(0)), unbilled)
     totals: dict[str, Decimal] = {}
     found: list[tuple[Subscription, Decimal, str]] = []
-    for subscription in running[:MOST_ACCRUED]:
-        usage = running_usage(subscription=subscription, now=now)
-        if usage is not None and usage.total:
-            totals[usage.currency] = totals.get(usage.currency, Decimal(0)) + usage.total
-            found.append((subscription, usage.total, usage.currency))
+    for pk, amount in amounts.items():
+        if amount:
+            currency = subscriptions[pk].price.currency
+            totals[currency] = add(totals.get(currency, Decimal(0)), amount)
+            found.append((subscriptions[pk], amount, currency))
     found.sort(key=lambda entry: -entry[1])
-    return Accrued(totals=totals, by_subscription=found, complete=len(running) <= MOST_ACCRUED)
-
-
-def _charges():  # type: ignore[no-untyped-def]
-    from billing.models import Charge
-
-    return Charge.objects.filter(price=OuterRef("price"))
+    return Accrued(totals=totals, by_subscription=found, complete=len(waiting) <= MOST_ACCRUED)
 
 
 # -- events ---------------------------------------------------------------------------------------------------

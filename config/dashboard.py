@@ -136,7 +136,7 @@ def _money(now: datetime) -> dict[str, Any]:
         "figures": figures,
         "accrued": accrued,
         "accruing": ranked(
-            caption="Usage of running periods, not billed yet",
+            caption="Usage not billed yet",
             label_head="Customer",
             value_head="So far",
             rows=[

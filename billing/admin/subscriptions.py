@@ -14,7 +14,6 @@ from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
 from billing.admin.words import period_progress, price_sentence
-from billing.cycles import running_usage
 from billing.models import (
     BillingPeriod,
     Interval,
@@ -25,6 +24,7 @@ from billing.models import (
     Subscription,
 )
 from billing.models.subscriptions import RUNNING
+from billing.reports import usage_so_far
 from billing.subscriptions import (
     cancel_now,
     extend_expiry,
@@ -271,26 +271,29 @@ class SubscriptionAdmin(PageAdmin):
 
     def page_context(self, request: HttpRequest, obj: Any) -> Mapping[str, Any]:
         now = timezone.now()
-        running = running_usage(subscription=obj, now=now)
-        periods = list(obj.periods.order_by("-start")[:12])
-        open_period = obj.periods.filter(closed_at__isnull=True).order_by("end").first()
+        so_far = usage_so_far(subscription=obj, now=now)
+        open_period = so_far.next_period if so_far else None
         context: dict[str, Any] = {
             "sentence": price_sentence(obj.price),
-            "usage": {"running": running, "lines": usage_rows(running)} if running else None,
-            "periods": periods,
+            "usage": {"so_far": so_far, "running": so_far.running, "lines": usage_rows(so_far.running)}
+            if so_far
+            else None,
+            "periods": list(obj.periods.order_by("-start")[:12]),
             "invoices": list(Invoice.objects.filter(subscription=obj).order_by("-created_at", "-id")[:12]),
+            "open_period": open_period,
             "closes_at": open_period.end + settings.LATENESS_WINDOW if open_period else None,
             "lateness_minutes": int(settings.LATENESS_WINDOW.total_seconds() // 60),
             "run_url": with_query(reverse("admin:billing_billingrun_start"), only=obj.pk),
         }
-        if running:
-            period = running.period
+        if so_far:
+            period = so_far.running.period
+            last = open_period if so_far.is_early and open_period else period
             context["progress"] = period_progress(start=period.start, end=period.end, now=now)
             context["is_now"] = period.start <= now < period.end
-            ends = obj.cancel_at_period_end or not obj.is_running() or period.end >= obj.expires_at
+            ends = obj.cancel_at_period_end or not obj.is_running() or last.end >= obj.expires_at
             fee = 0 if ends else obj.price.fixed_amount * obj.quantity
             context["next_fee"] = fee
-            context["next_total"] = running.total + fee
+            context["next_total"] = so_far.unbilled + fee
             context["ends"] = ends
         return context
 

@@ -13,11 +13,10 @@ from django.utils import timezone
 from unfold.contrib.filters.admin import RangeDateFilter
 from unfold.decorators import display
 
-from billing.cycles import running_usage
 from billing.invoices import charge_once
 from billing.models import Invoice, InvoiceStatus, PriceType, Product, Subscription
 from billing.models.subscriptions import RUNNING
-from billing.reports import customer_balance
+from billing.reports import customer_balance, usage_so_far
 from customers.admin.base import CommandForm, PageAdmin, command, link_action, with_query
 from customers.admin.formats import badge, moment
 from customers.admin.forms import grouped_fields, model_choice, pairs, text, whole_number, width
@@ -279,8 +278,11 @@ def usage_now(subscriptions: list[Subscription], now: datetime) -> list[dict[str
     """The running period of each running subscription, as closing would rate it at this moment."""
     found = []
     for subscription in subscriptions:
-        if subscription.is_running() and (running := running_usage(subscription=subscription, now=now)):
-            found.append({"subscription": subscription, "running": running, "lines": usage_rows(running)})
+        if subscription.is_running() and (so_far := usage_so_far(subscription=subscription, now=now)):
+            running = so_far.running
+            found.append(
+                {"subscription": subscription, "so_far": so_far, "running": running, "lines": usage_rows(running)}
+            )
     return found
 
 

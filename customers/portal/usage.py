@@ -1,6 +1,6 @@
 """What a customer's usage pages say: amounts and quantities in words, made from billing's own numbers.
 
-Nothing is rated here. The running period comes from `running_usage`, which rates as closing will; earlier ones from
+Nothing is rated here. The running period comes from `usage_so_far`, which rates as closing will; earlier ones from
 `usage_history`, which says what was billed.
 """
 
@@ -12,11 +12,12 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 
-from billing.cycles import PeriodUsage, running_usage, usage_history
+from billing.cycles import PeriodUsage, usage_history
 from billing.documents import day_in_words, span_in_words
 from billing.invoices import ProposedLine
 from billing.models import BillingPeriod, Invoice, InvoiceLine, LineKind, Subscription, SubscriptionStatus
 from billing.money import add, format_amount, format_unit_price, format_units, plain
+from billing.reports import usage_so_far
 from customers.models import Customer
 from customers.portal.charts import DayChart, DayValue, day_chart, percent
 from meters.models import Aggregation, Meter
@@ -71,6 +72,12 @@ class PlanView:
     status_word: str
     running: bool
     closed: bool
+    # Closed while it still runs; then the invoice that billed it (empty where that one was withdrawn), and what came
+    # since is all that the next invoice asks for.
+    billed_early: bool
+    early_invoice_id: str
+    early_invoice_number: str
+    not_billed_yet: str
     period_id: int
     period: str
     period_share: str
@@ -111,12 +118,14 @@ class HistoryView:
 
 def plan_view(*, subscription: Subscription, now: datetime) -> PlanView | None:
     """The running (or last) period of a subscription; None where it has none yet."""
-    running = running_usage(subscription=subscription, now=now)
-    if running is None:
+    so_far = usage_so_far(subscription=subscription, now=now)
+    if so_far is None:
         return None
     zone = ZoneInfo(subscription.time_zone)
+    running, early = so_far.running, so_far.invoice if so_far.is_early else None
     period = running.period
-    fee = _next_fee(subscription, period)
+    billed_next = (so_far.next_period or period) if so_far.is_early else period
+    fee = _next_fee(subscription, billed_next)
 
     def money(minor: Decimal) -> str:
         return format_amount(minor, running.currency)
@@ -128,14 +137,18 @@ def plan_view(*, subscription: Subscription, now: datetime) -> PlanView | None:
         status_word=_STATUS_WORDS[SubscriptionStatus(subscription.status)],
         running=period.start <= now < period.end and subscription.is_running(),
         closed=period.is_closed(),
+        billed_early=so_far.is_early,
+        early_invoice_id=early.public_id if early else "",
+        early_invoice_number=(early.number or "") if early else "",
+        not_billed_yet=money(so_far.unbilled),
         period_id=period.pk,
         period=span_in_words(period.start, period.end, zone),
         period_share=percent(_seconds(min(now, period.end) - period.start), _seconds(period.end - period.start)),
         days_left=_days_left(period.end, now, zone),
         usage_so_far=money(running.total),
         next_fee=money(fee) if fee else "",
-        next_total=money(add(running.total, fee)),
-        next_invoice_on=day_in_words(period.end, zone),
+        next_total=money(add(so_far.unbilled, fee)),
+        next_invoice_on=day_in_words(billed_next.end, zone),
         is_trial=period.is_trial,
         ending=_ending(subscription, zone),
         meters=tuple(_meter_view(subscription, period, line, now) for line in running.lines),
@@ -144,10 +157,11 @@ def plan_view(*, subscription: Subscription, now: datetime) -> PlanView | None:
     )
 
 
-def history_views(*, subscription: Subscription, offset: int, limit: int) -> list[HistoryView]:
-    """Periods with what was billed for them, newest first, the running one first of all."""
+def history_views(*, subscription: Subscription, now: datetime, offset: int, limit: int) -> list[HistoryView]:
+    """Begun periods with what was billed for them, newest first, the running one first of all."""
     zone = ZoneInfo(subscription.time_zone)
-    return [_history_view(item, zone) for item in usage_history(subscription=subscription, offset=offset, limit=limit)]
+    found = usage_history(subscription=subscription, end=now, offset=offset, limit=limit)
+    return [_history_view(item, zone) for item in found]
 
 
 def csv_rows(*, period: BillingPeriod, customer: Customer, now: datetime) -> Iterator[list[str]]:

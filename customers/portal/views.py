@@ -90,9 +90,11 @@ def _plan(request: HttpRequest, visit: Visit, subscription_id: str) -> HttpRespo
     subscription = get_object_or_404(_subscriptions(visit), public_id=subscription_id)
     number = _page_number(request)
     view = plan_view(subscription=subscription, now=visit.now)
-    found = history_views(subscription=subscription, offset=number * PERIODS_PER_PAGE, limit=PERIODS_PER_PAGE + 1)
+    first = number * PERIODS_PER_PAGE
+    found = history_views(subscription=subscription, now=visit.now, offset=first, limit=PERIODS_PER_PAGE + 1)
     history = found[:PERIODS_PER_PAGE]
-    top = None if view is None or view.closed else view
+    # One that was billed ahead goes on, so it still stands above.
+    top = view if view is not None and (view.running or not view.closed) else None
     return _page(
         request,
         visit,
@@ -100,7 +102,7 @@ def _plan(request: HttpRequest, visit: Visit, subscription_id: str) -> HttpRespo
         section="usage",
         plan=top,
         subscription=subscription,
-        # A period that is not closed yet stands above, with its charts.
+        # The one above stands there with its charts.
         history=[item for item in history if not (top and item.period_id == top.period_id)],
         newer=number - 1 if number else None,
         older=number + 1 if len(found) > PERIODS_PER_PAGE else None,

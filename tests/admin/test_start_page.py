@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 from django_celery_beat.models import PeriodicTask
 
+from billing.cycles import close_subscription
 from billing.invoices import charge_once, mark_paid, void_invoice
 from billing.models import BillingRun, Subscription
 from billing.products import PriceTerms, create_product
@@ -58,6 +59,26 @@ def test_what_is_used_and_not_billed_is_rated_as_closing_will_rate_it(db: None) 
         (one.pk, Decimal(1000)),
     ]
     assert found.complete
+
+
+def test_usage_waits_to_be_billed_until_its_period_is_closed_and_only_once(db: None) -> None:
+    customer, other = acme(), globex()
+    product = usage_product((call_meter(), "2", 0))
+    ended = subscribed(customer, product, on="2026-02-10T11:30")  # over for half an hour, open to late events
+    early = subscribed(other, product, on="2026-03-01")
+    send(customer, 10, on="2026-02-20")
+    send(other, 100, on="2026-03-05")
+    assert accrued_unbilled(now=NOW).totals == {"USD": Decimal(220)}  # 10 x 2 + 100 x 2
+    close_subscription(subscription_id=early.pk, until=at("2026-04-02"), now=NOW)
+    found = accrued_unbilled(now=NOW)
+    assert [(s.pk, amount) for s, amount, _ in found.by_subscription] == [(ended.pk, Decimal(20))]
+    send(other, 3, on="2026-03-10T12:30")
+    later = accrued_unbilled(now=NOW + timedelta(hours=1))
+    assert [(s.pk, amount) for s, amount, _ in later.by_subscription] == [
+        (ended.pk, Decimal(20)),
+        (early.pk, Decimal(6)),  # what came after the early invoice
+    ]
+    assert later.totals == {"USD": Decimal(26)}
 
 
 def test_days_and_months_are_those_of_the_billing_time_zone() -> None:

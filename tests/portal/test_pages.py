@@ -11,6 +11,7 @@ import pytest
 import time_machine
 from django.test import Client
 
+from billing.cycles import close_subscription
 from billing.invoices import charge_once, mark_paid, void_invoice
 from billing.models import Interval
 from billing.products import PriceTerms, create_product
@@ -240,3 +241,24 @@ def test_lists_turn_their_pages_and_survive_odd_page_numbers(customer: Customer)
     assert "← Newer" in second
     for odd in ("-1", "x", "1e9", "²", "99999999999999999999", "999999999"):
         assert client.get("/portal/invoices/", {"page": odd}).status_code == 200
+
+
+def test_a_period_that_was_billed_early_is_not_asked_for_twice(customer: Customer) -> None:
+    product = usage_product((call_meter(), "2", 1000), fee=4900, name="API Service")
+    subscription = subscribed(customer, product, on="2026-02-01")
+    send(customer, 2500, on="2026-02-05")  # 1500 x 2 = 3000
+    # Billed up to 2 March on 10 February, as the quick start does.
+    (invoice,) = close_subscription(subscription_id=subscription.pk, until=at("2026-03-02"), now=at("2026-02-10T11:00"))
+    client = come_in(customer, on=NOW)
+    home = read(client, "/portal/")
+    assert f"Open {invoice.number} : $79.00" in home  # 3000 + 4900 for March
+    assert f"This period was billed early on {invoice.number} ; later events are added to the next invoice." in home
+    assert "Usage so far $30.00 Not billed yet $0.00" in home
+    # The invoice after March, with April's fee; nothing of the $30.00 again.
+    assert "Next invoice, on 1 April 2026 $49.00 so far" in home
+    send(customer, 100, on="2026-02-10T11:30")
+    plan = read(client, f"/portal/plans/{subscription.public_id}/")
+    assert "Usage so far $32.00 Not billed yet $2.00" in plan
+    assert "Next invoice, on 1 April 2026 $51.00 so far" in plan
+    # March has not begun: it is no earlier period.
+    assert "1 Mar 2026 – 31 Mar 2026" not in plan
