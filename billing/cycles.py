@@ -6,8 +6,8 @@ One transaction a subscription. The row lock keeps two closers apart, the constr
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from django.conf import settings
@@ -30,8 +30,8 @@ from billing.models import (
 )
 from billing.models.subscriptions import RUNNING
 from billing.money import add, format_amount, format_units
-from billing.pricing import RatedLine, rate_per_unit, waive
-from billing.subscriptions import advance, current_period, fee_line, lock_subscription
+from billing.pricing import RatedLine, rate_fee, rate_per_unit, waive
+from billing.subscriptions import advance, current_period, fee_line, lock_subscription, park, reason_of
 from customers.errors import DomainError
 from meters.ingestion import wait_for_ingestion_in_flight
 from meters.models import Backfill
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 # How far ahead of now an operator may close periods early.
 FURTHEST_EARLY_CLOSING = timedelta(days=400)
+EARLIEST_BILLING = datetime(1900, 1, 1, tzinfo=UTC)
 # The advisory lock of scheduled runs: any number, the same in every process.
 SCHEDULED_RUN_LOCK = 0x6D62_0002
 
@@ -72,26 +73,35 @@ def due_subscriptions(*, until: datetime) -> QuerySet[Subscription]:
     """Subscriptions with a period to close at `until`, or over with a late correction to bill. Parked ones wait."""
     cutoff = until - settings.LATENESS_WINDOW
     periods = BillingPeriod.objects.filter(subscription=OuterRef("pk"))
+    reached = Backfill.objects.filter(
+        seen_at__isnull=True,
+        customer=OuterRef("subscription__customer"),
+        first__lt=OuterRef("end"),
+        last__gte=OuterRef("start"),
+    )
+    to_compare = periods.filter(closed_at__isnull=False).filter(Q(watch_until__lte=until) | Exists(reached))
     return Subscription.objects.filter(parked_at__isnull=True).filter(
-        Exists(periods.filter(closed_at__isnull=True, end__lte=cutoff))
-        | (~Q(status__in=RUNNING) & Exists(periods.filter(closed_at__isnull=False, watch_until__lte=until)))
+        Exists(periods.filter(closed_at__isnull=True, end__lte=cutoff)) | (~Q(status__in=RUNNING) & Exists(to_compare))
     )
 
 
 def watch_backfilled_periods(*, now: datetime) -> int:
     """Have every period that a backfill reached compared again with what was billed for it. Returns how many.
 
-    Open periods are marked as well: a closing that has already read its usage holds the row, so this waits for it and
-    marks the period it has just closed.
+    The subscriptions' rows are locked first, as closing does: a closing that has already read its usage is waited for,
+    and the period it has just closed is marked. That is why open periods are marked as well.
     """
     marked = 0
     with transaction.atomic():
-        seen = list(Backfill.objects.select_for_update(skip_locked=True).filter(seen_at__isnull=True))
-        for backfill in seen:
+        unseen = list(Backfill.objects.select_for_update(skip_locked=True).filter(seen_at__isnull=True))
+        customers = {backfill.customer_id for backfill in unseen}
+        locked = Subscription.objects.select_for_update().filter(customer__in=customers).order_by("pk")
+        list(locked.values_list("pk", flat=True))
+        for backfill in unseen:
             marked += BillingPeriod.objects.filter(
                 subscription__customer=backfill.customer_id, start__lte=backfill.last, end__gt=backfill.first
             ).update(watch_until=now)
-        Backfill.objects.filter(pk__in=[backfill.pk for backfill in seen]).update(seen_at=now)
+        Backfill.objects.filter(pk__in=[backfill.pk for backfill in unseen]).update(seen_at=now)
     return marked
 
 
@@ -141,14 +151,13 @@ def adjustment_lines(subscription: Subscription, period: BillingPeriod) -> list[
             charge=should.charge,
             period_start=period.start,
             kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT],
-            live=True,
         ).aggregate(
             quantity=Sum("quantity"),
             billable=Sum("billable_units"),
             exact=Sum("exact_amount"),
             amount=Sum("amount"),
         )
-        # Nothing live means the period's invoice was voided: billing it again is an operator's decision.
+        # Void lines count as billed: an invoice that was taken back is not billed again by itself.
         if billed["amount"] is not None and billed["amount"] != should.amount:
             lines.append(_adjustment(subscription, should, billed))
     return lines
@@ -190,32 +199,75 @@ def _adjustment(subscription: Subscription, should: ProposedLine, billed: dict[s
     )
 
 
-def _not_below_zero(
-    lines: list[ProposedLine], corrections: Sequence[tuple[BillingPeriod, list[ProposedLine]]]
-) -> tuple[list[ProposedLine], set[int]]:
-    """Add the corrections that keep the total at zero or more. Returns the lines, and the periods still waiting:
-    a credit larger than this invoice is offered again on the next one."""
-    total, waiting = total_of(lines), set()
-    # Charges first, so that credits find as much as possible to be taken from.
-    every = [(period, line) for period, found in corrections for line in found]
-    for period, line in sorted(every, key=lambda pair: pair[1].amount < 0):
-        if add(total, line.amount) < 0:
-            waiting.add(period.pk)
+def fee_refunds(subscription: Subscription) -> list[ProposedLine]:
+    """Fees billed for periods that a cancellation kept from beginning (closed early, then cancelled), taken back."""
+    if subscription.cancelled_at is None:
+        return []
+    billed = (
+        InvoiceLine.objects.filter(subscription=subscription, charge__isnull=True, live=True)
+        .filter(kind__in=[LineKind.FEE, LineKind.ADJUSTMENT], period_start__gte=subscription.cancelled_at)
+        .values("period_start", "period_end")
+        .annotate(amount=Sum("amount"), quantity=Sum("quantity"))
+        .order_by("period_start")
+    )
+    price = subscription.price
+    lines = []
+    for row in billed:
+        if row["amount"] == 0:
             continue
-        total = add(total, line.amount)
+        refund = rate_fee(quantity=Decimal(1), fee=-row["amount"])
+        line = propose_line(
+            refund,
+            kind=LineKind.ADJUSTMENT,
+            description=f"{price.product.name}, a period that did not begin",
+            product=price.product,
+            currency=price.currency,
+            subscription=subscription,
+            period_start=row["period_start"],
+            period_end=row["period_end"],
+        )
         lines.append(line)
-    return lines, waiting
+    return lines
 
 
-def _proposals(
-    subscription: Subscription, *, until: datetime, now: datetime
-) -> Iterator[tuple[ProposedInvoice, BillingPeriod | None, list[BillingPeriod]]]:
-    """Each invoice that is due, oldest first, with the period it closes and the watched periods it settles.
+def _as_much_as_fits(lines: list[ProposedLine], corrections: Sequence[ProposedLine], currency: str) -> Decimal:
+    """Add the corrections to the lines, and of credits as much as leaves the total at zero or above.
 
-    The subscription row must be locked. The caller marks one as closed before asking for the next.
+    Returns the credit that did not fit. It is not lost: the next proposal finds the same difference again, less what
+    was credited here.
+    """
+    left = Decimal(0)
+    # Charges first, so that credits find as much as possible to be taken from.
+    for line in sorted(corrections, key=lambda correction: correction.amount < 0):
+        room = -total_of(lines)
+        if line.amount >= room:
+            lines.append(line)
+            continue
+        left = add(left, line.amount, -room)
+        if room < 0:
+            text = (
+                f"{line.explanation['text']}. Credited here: {format_amount(room, currency)}; the rest follows on the "
+                "next invoice"
+            )
+            explanation = {**line.explanation, "amount": str(room), "text": text}
+            lines.append(replace(line, amount=room, exact_amount=room, explanation=explanation))
+    return left
+
+
+# -- doing it -----------------------------------------------------------------------------------------------
+
+
+def _close_all(
+    subscription: Subscription, *, until: datetime, now: datetime, complete_as_of: datetime, run: BillingRun | None
+) -> Iterator[tuple[ProposedInvoice, Invoice]]:
+    """Close each period that is due, oldest first, and issue its invoice. The subscription row must be locked.
+
+    Every event accepted before `complete_as_of` is visible: a period whose lateness window was over by then is complete
+    and compared for the last time, any other stays watched.
     """
     advance(subscription, until=until)
     periods = list(subscription.periods.select_for_update().order_by("start"))
+    _watch_unseen_backfills(subscription, periods, complete_as_of)
     by_start = {period.start: period for period in periods}
     cutoff = until - settings.LATENESS_WINDOW
     due = [period for period in periods if period.closed_at is None and period.end <= cutoff]
@@ -225,90 +277,98 @@ def _proposals(
         if following is not None and not following.is_trial and subscription.price.fixed_amount > 0:
             lines.append(fee_line(subscription, following))
         lines += usage_lines(subscription, period)
-        yield (
-            _with_corrections(subscription, InvoiceReason.CYCLE, period, lines, periods, now=now),
-            period,
-            periods,
-        )
-    if not due and not subscription.is_running():
-        watched = [period for period in periods if period.closed_at is not None and period.watch_until is not None]
-        if watched:
-            last = watched[-1]
-            yield (
-                _with_corrections(subscription, InvoiceReason.CORRECTION, last, [], periods, now=now),
-                None,
-                periods,
+        _correct(subscription, lines, periods, complete_as_of)
+        window_over = period.end + settings.LATENESS_WINDOW
+        period.closed_at = now
+        period.watch_until = window_over if complete_as_of < window_over else None
+        period.save(update_fields=["closed_at", "watch_until"])
+        # A period without a line sold nothing by meter and ends the subscription: there is nothing to print.
+        if lines:
+            yield _issue(subscription, InvoiceReason.CYCLE, period, lines, now=now, run=run)
+    watched = [period for period in periods if period.closed_at is not None and period.watch_until is not None]
+    if watched and not due and not subscription.is_running():
+        lines = []
+        left = _correct(subscription, lines, periods, complete_as_of)
+        if lines:
+            yield _issue(subscription, InvoiceReason.CORRECTION, watched[-1], lines, now=now, run=run)
+        elif left:
+            amount = format_amount(-left, subscription.price.currency)
+            raise CreditOwed(
+                f"{amount} too much was billed, and no further invoice is left to take it from. Give it back by hand, "
+                "then try again: that counts it as settled."
             )
 
 
-def _with_corrections(
+def _watch_unseen_backfills(subscription: Subscription, periods: Iterable[BillingPeriod], now: datetime) -> None:
+    """Watch what a backfill reached that no run has looked at yet; in memory only, so that a preview does so too."""
+    for backfill in Backfill.objects.filter(customer=subscription.customer_id, seen_at__isnull=True):
+        for period in periods:
+            if period.watch_until is None and period.start <= backfill.last and period.end > backfill.first:
+                period.watch_until = now
+
+
+def _correct(
+    subscription: Subscription,
+    lines: list[ProposedLine],
+    periods: Iterable[BillingPeriod],
+    complete_as_of: datetime,
+) -> Decimal:
+    """Add what earlier periods should have cost and were not billed; returns the credit that did not fit."""
+    watched = [period for period in periods if period.closed_at is not None and period.watch_until is not None]
+    found = [line for period in watched for line in adjustment_lines(subscription, period)]
+    left = _as_much_as_fits(lines, [*found, *fee_refunds(subscription)], subscription.price.currency)
+    for period in watched:
+        if not left and period.watch_until is not None and period.watch_until <= complete_as_of:
+            period.watch_until = None
+            period.save(update_fields=["watch_until"])
+    return left
+
+
+def _issue(
     subscription: Subscription,
     reason: str,
     period: BillingPeriod,
     lines: list[ProposedLine],
-    periods: Iterable[BillingPeriod],
     *,
     now: datetime,
-) -> ProposedInvoice:
-    watched = [earlier for earlier in periods if earlier.closed_at is not None and earlier.watch_until is not None]
-    corrections = [(earlier, adjustment_lines(subscription, earlier)) for earlier in watched]
-    lines, waiting = _not_below_zero(lines, corrections)
-    if waiting and reason == InvoiceReason.CORRECTION:
-        raise CreditOwed(
-            "Events that came late lower what was billed, and no further invoice is left to take it from: give the "
-            "customer the difference by hand."
-        )
-    for earlier in watched:
-        if earlier.pk not in waiting and earlier.watch_until is not None and earlier.watch_until <= now:
-            earlier.watch_until = None
-    return ProposedInvoice(
+    run: BillingRun | None,
+) -> tuple[ProposedInvoice, Invoice]:
+    currency = subscription.price.currency
+    proposed = ProposedInvoice(subscription, reason, period.start, period.end, currency, tuple(lines))
+    invoice = issue_invoice(
+        customer=subscription.customer,
         subscription=subscription,
         reason=reason,
+        currency=currency,
+        lines=lines,
         period_start=period.start,
         period_end=period.end,
-        currency=subscription.price.currency,
-        lines=tuple(lines),
+        now=now,
+        run=run,
     )
-
-
-# -- doing it -----------------------------------------------------------------------------------------------
+    return proposed, invoice
 
 
 def close_subscription(
-    *, subscription_id: int, until: datetime, now: datetime, run: BillingRun | None = None
+    *,
+    subscription_id: int,
+    until: datetime,
+    now: datetime,
+    complete_as_of: datetime | None = None,
+    run: BillingRun | None = None,
 ) -> list[Invoice]:
     """Close every period of one subscription that is due at `until`; all of it commits, or nothing.
 
-    Call `wait_for_ingestion_in_flight` before, so that every event accepted for these periods is visible. Run twice,
-    the second time finds nothing. Raises what billing raised; `work_run` parks.
+    `complete_as_of` is an instant before which every accepted event is visible: read the clock, then call
+    `wait_for_ingestion_in_flight`. Run twice, the second time finds nothing. Raises what billing raised; `work_run`
+    parks.
     """
-    invoices = []
     with transaction.atomic():
         subscription = lock_subscription(subscription_id)
         if subscription is None or subscription.parked_at is not None:
             return []
-        for proposal, period, periods in _proposals(subscription, until=until, now=now):
-            # A cycle without a line sold nothing by meter and ends the subscription: there is nothing to print.
-            if proposal.lines:
-                invoices.append(
-                    issue_invoice(
-                        customer=subscription.customer,
-                        subscription=subscription,
-                        reason=proposal.reason,
-                        currency=proposal.currency,
-                        lines=proposal.lines,
-                        period_start=proposal.period_start,
-                        period_end=proposal.period_end,
-                        now=now,
-                        run=run,
-                    )
-                )
-            if period is not None:
-                period.closed_at = now
-                window_over = period.end + settings.LATENESS_WINDOW
-                period.watch_until = window_over if now < window_over else None
-            BillingPeriod.objects.bulk_update(periods, ["closed_at", "watch_until"])
-    return invoices
+        closings = _close_all(subscription, until=until, now=now, complete_as_of=complete_as_of or now, run=run)
+        return [invoice for _, invoice in closings]
 
 
 class _NothingSaved(Exception):
@@ -316,38 +376,42 @@ class _NothingSaved(Exception):
 
 
 def preview_subscription(*, subscription_id: int, until: datetime, now: datetime) -> list[ProposedInvoice]:
-    """What `close_subscription` would issue: the same call, rolled back."""
-    proposed = []
+    """What `close_subscription` would issue: the same call, rolled back. The number it takes is given back too."""
+    proposed: list[ProposedInvoice] = []
     try:
         with transaction.atomic():
-            watch_backfilled_periods(now=now)
             subscription = lock_subscription(subscription_id)
             if subscription is not None:
-                for proposal, period, _ in _proposals(subscription, until=until, now=now):
-                    if period is not None:
-                        period.closed_at = now
-                    if proposal.lines:
-                        proposed.append(proposal)
+                closings = _close_all(subscription, until=until, now=now, complete_as_of=now, run=None)
+                proposed = [proposal for proposal, _ in closings]
             raise _NothingSaved
     except _NothingSaved:
         return proposed
 
 
 def preview_run(
-    *, until: datetime, now: datetime, subscription_ids: Sequence[int] | None = None
+    *,
+    until: datetime,
+    now: datetime,
+    subscription_ids: Sequence[int] | None = None,
+    on_failure: Callable[[int, str], None] | None = None,
 ) -> Iterator[ProposedInvoice]:
-    """A dry run: what a billing run at `until` would issue, one subscription after the other."""
+    """A dry run: what a billing run at `until` would issue, one subscription after the other.
+
+    One that cannot be billed is told to `on_failure` (its primary key, and why) and the rest go on, as in a run.
+    """
     check_until(until=until, now=now)
-    due: list[int] = []
-    try:
-        with transaction.atomic():
-            watch_backfilled_periods(now=now)
-            due = _due_ids(until, subscription_ids)
-            raise _NothingSaved
-    except _NothingSaved:
-        pass
-    for pk in due:
-        yield from preview_subscription(subscription_id=pk, until=until, now=now)
+    for pk in _due_ids(until, subscription_ids):
+        try:
+            proposed = preview_subscription(subscription_id=pk, until=until, now=now)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            logger.exception("subscription %s cannot be previewed", pk)
+            if on_failure is not None:
+                on_failure(pk, reason_of(error))
+            continue
+        yield from proposed
 
 
 def _due_ids(until: datetime, subscription_ids: Sequence[int] | None) -> list[int]:
@@ -363,6 +427,8 @@ def check_until(*, until: datetime, now: datetime) -> None:
         raise DomainError(
             f"Billing may run at most {FURTHEST_EARLY_CLOSING.days} days ahead; {until.date()} is further."
         )
+    if until < EARLIEST_BILLING:
+        raise DomainError(f"Nothing was billed before {EARLIEST_BILLING.year}; {until.date()} is a typing error.")
 
 
 def start_run(
@@ -418,9 +484,11 @@ def work_run(
     database ends the call.
     """
     worked = 0
+    # In this order: every event accepted before this instant is visible once the wait is over.
+    complete_as_of = clock()
     wait_for_ingestion_in_flight()
     while limit is None or worked < limit:
-        item = _work_next(run, clock)
+        item = _work_next(run, clock, complete_as_of)
         if item is None:
             break
         worked += 1
@@ -440,7 +508,7 @@ def unfinished_runs() -> QuerySet[BillingRun]:
     return BillingRun.objects.filter(finished_at__isnull=True)
 
 
-def _work_next(run: BillingRun, clock: Callable[[], datetime]) -> RunItem | None:
+def _work_next(run: BillingRun, clock: Callable[[], datetime], complete_as_of: datetime) -> RunItem | None:
     pending = RunItem.objects.filter(run=run, outcome=RunOutcome.PENDING)
     item: RunItem | None = None
     try:
@@ -448,7 +516,13 @@ def _work_next(run: BillingRun, clock: Callable[[], datetime]) -> RunItem | None
             item = pending.select_for_update(skip_locked=True).order_by("pk").first()
             if item is None:
                 return None
-            invoices = close_subscription(subscription_id=item.subscription_id, until=run.until, now=clock(), run=run)
+            invoices = close_subscription(
+                subscription_id=item.subscription_id,
+                until=run.until,
+                now=clock(),
+                complete_as_of=complete_as_of,
+                run=run,
+            )
             _finish(item, RunOutcome.CLOSED if invoices else RunOutcome.NOTHING, "", clock())
     except (OperationalError, InterfaceError):
         raise  # the database went away or chose a deadlock's victim: nothing was done, the task is tried again
@@ -466,13 +540,12 @@ def _finish(item: RunItem, outcome: str, reason: str, now: datetime) -> None:
 
 
 def _park(item: RunItem, error: Exception, now: datetime) -> None:
-    reason = str(error) if isinstance(error, DomainError) else f"{type(error).__name__}: {error}"
     with transaction.atomic():
         locked = RunItem.objects.select_for_update().get(pk=item.pk)
         if locked.outcome != RunOutcome.PENDING:
             return
-        _finish(item, RunOutcome.PARKED, reason, now)
-        Subscription.objects.filter(pk=item.subscription_id).update(parked_at=now, parked_reason=reason)
+        _finish(item, RunOutcome.PARKED, reason_of(error), now)
+        park(subscription_id=item.subscription_id, error=error, now=now)
 
 
 # -- what the running period costs --------------------------------------------------------------------------
@@ -567,7 +640,6 @@ def _billed_usage(subscription: Subscription, period: BillingPeriod) -> tuple[li
             subscription=subscription,
             period_start=period.start,
             kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT],
-            live=True,
         )
         .select_related("charge__meter", "invoice")
         .order_by("charge__position", "pk")

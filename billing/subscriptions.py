@@ -1,20 +1,22 @@
 """Subscriptions: begin, go on from period to period, end."""
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
-from billing.invoices import issue_invoice, propose_line
+from billing.invoices import ProposedLine, issue_invoice, propose_line, void_invoice
 from billing.models import (
     BillingPeriod,
     ChargeType,
     Interval,
     InvoiceReason,
+    InvoiceStatus,
     LineKind,
     Payment,
     PaymentStatus,
@@ -30,8 +32,11 @@ from billing.products import MAX_TRIAL_DAYS, ProductArchived
 from customers.errors import Conflict, DomainError
 from customers.models import Customer
 
+logger = logging.getLogger(__name__)
+
 # A subscription may begin in the past, but a typing error must not make ten thousand invoices.
 MAX_PAST_PERIODS = 400
+_CANCELLATION = ["cancel_at_period_end", "cancel_reason", "cancellation_feedback", "cancellation_comment"]
 # No calendar arithmetic past this year.
 _LAST_YEAR = 9000
 
@@ -142,7 +147,7 @@ def _bill_start(subscription: Subscription, period: BillingPeriod, now: datetime
     )
 
 
-def fee_line(subscription: Subscription, period: BillingPeriod) -> Any:
+def fee_line(subscription: Subscription, period: BillingPeriod) -> ProposedLine:
     """The fee of one period, as a proposed line."""
     price = subscription.price
     return propose_line(
@@ -201,7 +206,10 @@ def _end(subscription: Subscription, status: str, *, cancelled_at: datetime | No
 
 
 def advance_periods(*, now: datetime) -> int:
-    """Open the next period of every running subscription whose last one is over. Returns how many moved on."""
+    """Open the next period of every running subscription whose last one is over. Returns how many moved on.
+
+    One that cannot is parked with the reason, and the rest go on.
+    """
     behind = (
         Subscription.objects.filter(status__in=RUNNING, parked_at__isnull=True)
         .exclude(Exists(BillingPeriod.objects.filter(subscription=OuterRef("pk"), end__gt=now)))
@@ -209,12 +217,30 @@ def advance_periods(*, now: datetime) -> int:
     )
     moved = 0
     for pk in list(behind):
-        with transaction.atomic():
-            subscription = lock_subscription(pk, skip_locked=True)
-            if subscription is not None:
-                advance(subscription, until=now)
-                moved += 1
+        try:
+            with transaction.atomic():
+                subscription = lock_subscription(pk, skip_locked=True)
+                if subscription is not None:
+                    advance(subscription, until=now)
+                    moved += 1
+        except (OperationalError, InterfaceError):
+            raise  # the database went away: nothing is wrong with this subscription
+        except Exception as error:
+            logger.exception("subscription %s is parked", pk)
+            park(subscription_id=pk, error=error, now=now)
     return moved
+
+
+def park(*, subscription_id: int, error: Exception, now: datetime) -> None:
+    """Keep billing away from it until a person has looked; the first reason stays."""
+    Subscription.objects.filter(pk=subscription_id, parked_at__isnull=True).update(
+        parked_at=now, parked_reason=reason_of(error)
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """An error as a sentence for the operator."""
+    return error.message if isinstance(error, DomainError) else f"{type(error).__name__}: {error}"
 
 
 def lock_subscription(pk: int, *, skip_locked: bool = False) -> Subscription | None:
@@ -247,28 +273,33 @@ def cancel_now(
     """End it at this instant. Usage up to now is invoiced when the lateness window is over; fees are not refunded."""
     row = _locked(subscription, now=now)
     _require_running(row)
-    for period in row.periods.filter(closed_at__isnull=True, end__gt=now):
+    for period in row.periods.filter(end__gt=now):
         if period.start >= now:
             period.delete()
         else:
+            # Closed early, it is compared again when the window of its new end is over.
             period.end = now
-            period.save(update_fields=["end"])
+            period.watch_until = now + settings.LATENESS_WINDOW if period.is_closed() else None
+            period.save(update_fields=["end", "watch_until"])
+    _take_back_unbegun_start(row, now)
     row.cancel_reason, row.cancellation_feedback, row.cancellation_comment = reason, feedback, comment
     row.cancel_at_period_end = False
-    row.save(
-        update_fields=[
-            "cancel_reason",
-            "cancellation_feedback",
-            "cancellation_comment",
-            "cancel_at_period_end",
-        ]
-    )
+    row.save(update_fields=_CANCELLATION)
     _end(row, SubscriptionStatus.CANCELLED, cancelled_at=now)
     subscription.refresh_from_db()
     return row
 
 
-@transaction.atomic
+def _take_back_unbegun_start(subscription: Subscription, now: datetime) -> None:
+    """The first fee of a subscription that never began: its open invoice is void; paid money is a person's matter."""
+    for invoice in subscription.invoices.filter(reason=InvoiceReason.START, period_start__gte=now):
+        if invoice.status == InvoiceStatus.ISSUED:
+            void_invoice(invoice=invoice, reason="The subscription was cancelled before it began.", now=now)
+        elif invoice.status == InvoiceStatus.PAID and invoice.total:
+            error = DomainError(f"{invoice} was paid for a subscription that never began: give the money back by hand.")
+            park(subscription_id=subscription.pk, error=error, now=now)
+
+
 def schedule_cancellation(
     *,
     subscription: Subscription,
@@ -278,39 +309,29 @@ def schedule_cancellation(
     comment: str | None = None,
 ) -> Subscription:
     """End it with the running period."""
-    row = _locked(subscription, now=now)
-    _require_running(row)
-    row.cancel_at_period_end = True
-    row.cancel_reason, row.cancellation_feedback, row.cancellation_comment = reason, feedback, comment
-    row.save(
-        update_fields=[
-            "cancel_at_period_end",
-            "cancel_reason",
-            "cancellation_feedback",
-            "cancellation_comment",
-            "updated_at",
-        ]
-    )
-    subscription.refresh_from_db()
-    return row
+    return _plan_cancellation(subscription, True, reason, feedback, comment, now=now)
+
+
+def revoke_cancellation(*, subscription: Subscription, now: datetime) -> Subscription:
+    """Take a scheduled cancellation back; too late once it has happened."""
+    return _plan_cancellation(subscription, False, None, None, None, now=now)
 
 
 @transaction.atomic
-def revoke_cancellation(*, subscription: Subscription, now: datetime) -> Subscription:
-    """Take a scheduled cancellation back; too late once it has happened."""
+def _plan_cancellation(
+    subscription: Subscription,
+    at_period_end: bool,
+    reason: str | None,
+    feedback: str | None,
+    comment: str | None,
+    *,
+    now: datetime,
+) -> Subscription:
     row = _locked(subscription, now=now)
     _require_running(row)
-    row.cancel_at_period_end = False
-    row.cancel_reason = row.cancellation_feedback = row.cancellation_comment = None
-    row.save(
-        update_fields=[
-            "cancel_at_period_end",
-            "cancel_reason",
-            "cancellation_feedback",
-            "cancellation_comment",
-            "updated_at",
-        ]
-    )
+    row.cancel_at_period_end = at_period_end
+    row.cancel_reason, row.cancellation_feedback, row.cancellation_comment = reason, feedback, comment
+    row.save(update_fields=[*_CANCELLATION, "updated_at"])
     subscription.refresh_from_db()
     return row
 
@@ -345,7 +366,9 @@ def extend_expiry(*, subscription: Subscription, count: int, interval: str, now:
     if interval not in Interval.values or not 1 <= count <= 100 * 366:
         raise DomainError(f"A subscription period needs a count and an interval: {', '.join(Interval.values)}.")
     try:
-        until = add_intervals(row.started_at, interval, count, row.time_zone)
+        # From where its life was counted when it began: after the trial.
+        began = add_intervals(row.started_at, Interval.DAY, row.trial_period_days, row.time_zone)
+        until = add_intervals(began, interval, count, row.time_zone)
     except OverflowError:
         raise DomainError("That subscription period is too long.") from None
     if until <= row.expires_at:
@@ -380,7 +403,13 @@ def current_period(*, subscription: Subscription, now: datetime) -> BillingPerio
     return periods.filter(start__lte=now, end__gt=now).first() or periods.first()
 
 
+@transaction.atomic
 def unpark(*, subscription: Subscription) -> None:
-    """A person has looked: the next billing run tries it again."""
+    """A person has looked: the next billing run tries it again.
+
+    Of a subscription that is over, what could not be billed or credited counts as settled by hand.
+    """
+    if not subscription.is_running():
+        subscription.periods.filter(closed_at__isnull=False).update(watch_until=None)
     Subscription.objects.filter(pk=subscription.pk).update(parked_at=None, parked_reason="")
     subscription.refresh_from_db(fields=["parked_at", "parked_reason"])

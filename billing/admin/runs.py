@@ -1,5 +1,6 @@
 """Billing runs: a dry run first, then the run with its progress, its invoices, and what it parked."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -135,8 +136,12 @@ class BillingRunAdmin(PageAdmin):
             raise PermissionDenied
         now = timezone.now()
         sent = request.POST if request.method == "POST" else request.GET
-        chosen = chosen_ids(sent.get("only", ""))
-        asked = "until" in sent
+        refusal, chosen = "", None
+        try:
+            chosen = chosen_ids(sent.get("only", ""))
+        except DomainError as error:
+            refusal = error.message
+        asked = "until" in sent and not refusal
         form = RunForm(sent if asked else None, request=request, initial={"until": now})
         context: dict[str, Any] = {}
         if asked and form.is_valid():
@@ -155,6 +160,7 @@ class BillingRunAdmin(PageAdmin):
                 "opts": self.opts,
                 "title": "Run billing",
                 "form": form,
+                "refusal": refusal,
                 "only": ",".join(map(str, chosen or [])),
                 "chosen": list(Subscription.objects.filter(pk__in=chosen).select_related("customer", "price__product"))
                 if chosen
@@ -194,7 +200,7 @@ class BillingRunAdmin(PageAdmin):
             "progress_url": reverse("admin:billing_billingrun_progress", args=[quote(obj.pk)]),
             "slow": obj.finished_at is None and not result.done and elapsed > 20,
             "seconds": int(elapsed),
-            "invoices": list(obj.invoices.order_by("pk")[:MOST_SHOWN]),
+            "invoices": list(obj.invoices.select_related("customer").order_by("pk")[:MOST_SHOWN]),
             "parked": list(
                 obj.items.filter(outcome=RunOutcome.PARKED).select_related(
                     "subscription__customer", "subscription__price__product"
@@ -240,9 +246,27 @@ class BillingRunAdmin(PageAdmin):
 
 
 def chosen_ids(text: str) -> list[int] | None:
-    """The subscriptions named in the address; None for "all that are due"."""
-    found = [int(part) for part in text.split(",") if part.isascii() and part.isdigit() and len(part) < 19]
-    return found[:MOST_CHOSEN] or None
+    """The subscriptions named in the address; None for "all that are due". An address that is not understood bills
+    nobody."""
+    if not text:
+        return None
+    parts = text.split(",")
+    if len(parts) > MOST_CHOSEN:
+        raise DomainError(too_many_chosen(len(parts)))
+    if not all(re.fullmatch(r"[0-9]{1,18}", part) for part in parts):
+        raise DomainError("The address names the chosen subscriptions in a way that cannot be read.")
+    found = sorted({int(part) for part in parts})
+    missing = len(found) - Subscription.objects.filter(pk__in=found).count()
+    if missing:
+        raise DomainError(f"The address names {missing} subscription{'s'[: missing > 1]} that cannot be found.")
+    return found
+
+
+def too_many_chosen(count: int) -> str:
+    return (
+        f"You chose {count:,} subscriptions; at most {MOST_CHOSEN} can be chosen by hand. Choose fewer, or bill all "
+        "that are due."
+    )
 
 
 def dry_run(*, until: datetime, now: datetime, chosen: list[int] | None) -> dict[str, Any]:

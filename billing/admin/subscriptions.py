@@ -13,6 +13,7 @@ from unfold.contrib.filters.admin import RangeDateFilter, RelatedDropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
+from billing.admin.runs import MOST_CHOSEN, too_many_chosen
 from billing.admin.words import period_progress, price_sentence
 from billing.models import (
     BillingPeriod,
@@ -235,9 +236,13 @@ class SubscriptionAdmin(PageAdmin):
         return moment(obj.started_at)
 
     @action(description="Run billing for the selected…", permissions=["run"])
-    def run_billing(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> HttpResponseRedirect:
+    def run_billing(self, request: HttpRequest, queryset: QuerySet[Subscription]) -> HttpResponseRedirect | None:
         """Changes nothing: leads to the dry run of the chosen ones."""
-        chosen = ",".join(str(pk) for pk in queryset.order_by("pk").values_list("pk", flat=True)[:500])
+        count = queryset.count()
+        if count > MOST_CHOSEN:
+            messages.error(request, too_many_chosen(count))
+            return None
+        chosen = ",".join(str(pk) for pk in queryset.order_by("pk").values_list("pk", flat=True))
         return HttpResponseRedirect(with_query(reverse("admin:billing_billingrun_start"), only=chosen))
 
     # -- forms -------------------------------------------------------------------------------------------------

@@ -8,13 +8,19 @@ from django.db import migrations
 
 CREATE = """
 CREATE FUNCTION billing_guard_invoice() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE printed numeric;
+DECLARE printed numeric; allowed text[];
 BEGIN
     IF TG_OP = 'DELETE' THEN
         IF OLD.status <> 'draft' THEN
             RAISE EXCEPTION 'invoice % is issued and cannot be deleted', OLD.number USING ERRCODE = 'check_violation';
         END IF;
         RETURN OLD;
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.status <> 'draft' THEN
+            RAISE EXCEPTION 'an invoice begins as a draft' USING ERRCODE = 'check_violation';
+        END IF;
+        RETURN NEW;
     END IF;
     IF OLD.status = 'draft' THEN
         IF NEW.status <> 'draft' THEN
@@ -26,32 +32,47 @@ BEGIN
         END IF;
         RETURN NEW;
     END IF;
-    IF (to_jsonb(NEW) - ARRAY['status', 'paid_at', 'voided_at', 'void_reason'])
-        IS DISTINCT FROM (to_jsonb(OLD) - ARRAY['status', 'paid_at', 'voided_at', 'void_reason']) THEN
-        RAISE EXCEPTION 'invoice % is issued and cannot be changed', OLD.number USING ERRCODE = 'check_violation';
-    END IF;
-    IF NEW.status <> OLD.status AND NOT (OLD.status, NEW.status) IN (('issued', 'paid'), ('issued', 'void'), ('paid', 'void')) THEN
+    -- What may change is what the step itself says: when it was paid, or when and why it was voided.
+    IF NEW.status = OLD.status THEN
+        allowed := ARRAY[]::text[];
+    ELSIF (OLD.status, NEW.status) = ('issued', 'paid') THEN
+        allowed := ARRAY['status', 'paid_at'];
+    ELSIF NEW.status = 'void' THEN
+        allowed := ARRAY['status', 'voided_at', 'void_reason'];
+    ELSE
         RAISE EXCEPTION 'invoice % cannot go from % to %', OLD.number, OLD.status, NEW.status
             USING ERRCODE = 'check_violation';
     END IF;
+    IF (to_jsonb(NEW) - allowed) IS DISTINCT FROM (to_jsonb(OLD) - allowed) THEN
+        RAISE EXCEPTION 'invoice % is issued and cannot be changed', OLD.number USING ERRCODE = 'check_violation';
+    END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER billing_invoice_frozen BEFORE UPDATE OR DELETE ON billing_invoice
+CREATE TRIGGER billing_invoice_frozen BEFORE INSERT OR UPDATE OR DELETE ON billing_invoice
     FOR EACH ROW EXECUTE FUNCTION billing_guard_invoice();
 
 CREATE FUNCTION billing_guard_line() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE owner record;
 BEGIN
-    SELECT status, number INTO owner FROM billing_invoice WHERE id = coalesce(NEW.invoice_id, OLD.invoice_id);
-    IF owner.status = 'draft' THEN
-        RETURN coalesce(NEW, OLD);
+    -- Both ends of a line that moves from one invoice to another.
+    FOR owner IN SELECT status, number FROM billing_invoice
+        WHERE id IN (CASE WHEN TG_OP <> 'DELETE' THEN NEW.invoice_id END, CASE WHEN TG_OP <> 'INSERT' THEN OLD.invoice_id END)
+    LOOP
+        IF owner.status = 'draft' THEN
+            CONTINUE;
+        END IF;
+        IF TG_OP = 'UPDATE' AND owner.status = 'void' THEN
+            IF NOT NEW.live AND (to_jsonb(NEW) - 'live') IS NOT DISTINCT FROM (to_jsonb(OLD) - 'live') THEN
+                CONTINUE;
+            END IF;
+        END IF;
+        RAISE EXCEPTION 'invoice % is issued and its lines cannot be changed', owner.number
+            USING ERRCODE = 'check_violation';
+    END LOOP;
+    IF TG_OP = 'DELETE' THEN
+        RETURN OLD;
     END IF;
-    IF TG_OP = 'UPDATE' AND owner.status = 'void' AND NOT NEW.live
-        AND (to_jsonb(NEW) - 'live') IS NOT DISTINCT FROM (to_jsonb(OLD) - 'live') THEN
-        RETURN NEW;
-    END IF;
-    RAISE EXCEPTION 'invoice % is issued and its lines cannot be changed', owner.number
-        USING ERRCODE = 'check_violation';
+    RETURN NEW;
 END $$;
 CREATE TRIGGER billing_line_frozen BEFORE INSERT OR UPDATE OR DELETE ON billing_invoiceline
     FOR EACH ROW EXECUTE FUNCTION billing_guard_line();

@@ -15,7 +15,13 @@ import psycopg
 import pytest
 from django.db import connection, connections, transaction
 
-from billing.cycles import close_subscription, start_run, work_run
+from billing.cycles import (
+    close_subscription,
+    preview_subscription,
+    start_run,
+    watch_backfilled_periods,
+    work_run,
+)
 from billing.invoices import NUMBER_SERIES
 from billing.models import Invoice, NumberSeries, RunOutcome, Subscription
 from meters.ingestion import EventInput, enter_ingestion, store_events, wait_for_ingestion_in_flight
@@ -222,3 +228,31 @@ def test_an_event_on_its_way_when_a_period_closes_is_billed_in_it() -> None:
     thread.join(LONGEST_WAIT)
     waiter.join(LONGEST_WAIT)
     assert (ingested, waited) == ([1], [None])
+
+
+def test_a_dry_run_and_a_closing_stand_in_nobodys_way() -> None:
+    subscription = due()
+    close_subscription(subscription_id=subscription.pk, until=at("2026-01-15"), now=at("2026-01-15"))
+    send(subscription.customer, 10, on="2026-01-20", received="2026-02-10")
+    NumberSeries.objects.create(name=NUMBER_SERIES)
+
+    def close() -> int:
+        return len(close_subscription(subscription_id=subscription.pk, until=at("2026-02-05"), now=at("2026-02-05")))
+
+    def look() -> int:
+        when = at("2026-02-05")
+        return len(preview_subscription(subscription_id=subscription.pk, until=when, now=when))
+
+    def watch() -> int:
+        return watch_backfilled_periods(now=at("2026-02-05"))
+
+    with transaction.atomic():
+        NumberSeries.objects.select_for_update().get(name=NUMBER_SERIES)
+        closer, closed = in_thread(close)
+        until(lambda: waiting_for_a_lock() == 1)
+        viewer, seen = in_thread(look)
+        marker, marked = in_thread(watch)
+        until(lambda: waiting_for_a_lock() == 3)
+    for thread in (closer, viewer, marker):
+        thread.join(LONGEST_WAIT)
+    assert (closed, seen, marked) == ([1], [0], [1])

@@ -16,9 +16,15 @@ from billing.cycles import (
     work_run,
 )
 from billing.models import Invoice, InvoiceLine, RunOutcome, Subscription
-from billing.subscriptions import advance_periods, cancel_now, move_next_billing_date, schedule_cancellation
+from billing.subscriptions import (
+    advance_periods,
+    cancel_now,
+    move_next_billing_date,
+    schedule_cancellation,
+    unpark,
+)
 from customers.errors import DomainError
-from meters.models import Backfill
+from meters.models import Backfill, Meter
 from tests.base import (
     acme,
     at,
@@ -273,23 +279,85 @@ def test_late_usage_within_the_free_units_changes_nothing() -> None:
     assert lines_of(february) == [("usage", "API calls", D(0), D(0))]
 
 
-def test_a_credit_larger_than_the_invoice_waits_for_the_next() -> None:
+def storage_meter() -> Meter:
+    return call_meter(name="Storage", event_name="disk", aggregation="last", property_key="gb", measurement_unit="GB")
+
+
+def test_a_credit_larger_than_the_invoice_is_credited_as_far_as_it_goes_and_then_on_the_next() -> None:
     customer = acme()
-    storage = call_meter(
-        name="Storage", event_name="disk", aggregation="last", property_key="gb", measurement_unit="GB"
-    )
-    subscription = subscribed(customer, usage_product((storage, "10", 0)), on="2026-01-01")
+    subscription = subscribed(customer, usage_product((storage_meter(), "10", 0)), on="2026-01-01")
     send(customer, on="2026-01-10", name="disk", metadata={"gb": 9})
     (january,) = close(subscription, "2026-01-15", until="2026-02-01T01:00")
     assert january.total == D(90)
     send(customer, on="2026-01-20", name="disk", metadata={"gb": 4})  # January by now: 4 x 0.10, so 0.50 too much
     send(customer, on="2026-02-20", name="disk", metadata={"gb": 3})
     (february,) = close(subscription, "2026-03-01T01:00")
-    assert lines_of(february) == [("usage", "Storage", D(3), D(30))]
+    assert lines_of(february) == [
+        ("usage", "Storage", D(3), D(30)),
+        ("adjustment", "Storage, adjustment", D(-5), D(-30)),
+    ]
     send(customer, on="2026-03-20", name="disk", metadata={"gb": 8})
     (march,) = close(subscription, "2026-04-01T01:00")
-    assert lines_of(march) == [("usage", "Storage", D(8), D(80)), ("adjustment", "Storage, adjustment", D(-5), D(-50))]
-    assert march.total == D(30)
+    assert lines_of(march) == [
+        ("usage", "Storage", D(8), D(80)),
+        ("adjustment", "Storage, adjustment", D(0), D(-20)),
+    ]
+    (april,) = close(subscription, "2026-05-01T01:00")
+    assert [i.total for i in (january, february, march, april)] == [D(90), D(0), D(60), D(0)]
+
+
+def test_a_credit_left_at_the_end_parks_it_once_and_trying_again_settles_it() -> None:
+    customer = acme()
+    subscription = subscribed(customer, usage_product((storage_meter(), "10", 0)), on="2026-01-01")
+    send(customer, on="2026-01-10", name="disk", metadata={"gb": 9})
+    close(subscription, "2026-01-15", until="2026-02-01T01:00")
+    send(customer, on="2026-01-20", name="disk", metadata={"gb": 4})
+    cancel_now(subscription=subscription, now=at("2026-01-25"))
+    run = start_scheduled_run(now=at("2026-01-25T02:00"))
+    assert run is not None
+    work_run(run=run, clock=lambda: at("2026-01-25T02:00"))
+    subscription.refresh_from_db()
+    assert "$0.50 too much was billed" in subscription.parked_reason
+    assert start_scheduled_run(now=at("2026-01-26")) is None
+    unpark(subscription=subscription)
+    assert start_scheduled_run(now=at("2026-01-26")) is None
+    assert len(invoices_of(subscription)) == 1
+
+
+def test_cancelling_after_an_early_closing_gives_back_the_fee_that_never_began() -> None:
+    customer = acme()
+    product = usage_product((call_meter(), "200", 0), fee=4900, name="Pro")
+    subscription = subscribed(customer, product, on="2026-01-01")
+    send(customer, 1, on="2026-01-05")
+    (early,) = close(subscription, "2026-01-11", until="2026-02-01T01:00")
+    assert early.total == D(5100)  # the fee of February and one call
+    send(customer, 30, on="2026-01-12")
+    cancel_now(subscription=subscription, now=at("2026-01-13"))
+    send(customer, 100, on="2026-01-20")  # after the end: nobody pays for these
+    (last,) = close(subscription, "2026-01-13T01:00")
+    # January by now 31 calls at 2.00, one of them billed; February did not begin
+    assert lines_of(last) == [
+        ("adjustment", "API calls, adjustment", D(30), D(6000)),
+        ("adjustment", "Pro, a period that did not begin", D(1), D(-4900)),
+    ]
+    assert last.total == D(1100)
+    assert close(subscription, "2026-03-01") == []
+
+
+def test_an_event_that_is_stored_while_a_run_works_is_not_lost() -> None:
+    customer = acme()
+    subscription = subscribed(customer, usage_product((call_meter(), "2", 0)), on="2026-01-01")
+    send(customer, 5, on="2026-01-10")
+    # The run waited for writers at 00:30, before the window was over; it gets to this one an hour later.
+    close_subscription(
+        subscription_id=subscription.pk,
+        until=at("2026-02-01T01:30"),
+        now=at("2026-02-01T01:30"),
+        complete_as_of=at("2026-02-01T00:30"),
+    )
+    send(customer, 3, on="2026-01-31T23:59")  # accepted meanwhile, visible after the run has read
+    (february,) = close(subscription, "2026-03-01T01:00")
+    assert lines_of(february)[1] == ("adjustment", "API calls, adjustment", D(3), D(6))
 
 
 # -- runs ---------------------------------------------------------------------------------------------------
@@ -338,7 +406,7 @@ def test_a_run_parks_the_one_it_cannot_bill_and_goes_on_with_the_rest() -> None:
     product = usage_product((token_meter(), "99999.999999999999", 0))
     broken, fine = acme(), globex()
     first, second = (subscribed(customer, product, on="2026-01-01") for customer in (broken, fine))
-    # A quantity whose amount no longer fits into 30 digits: an error must stop it, not a wrong number be printed.
+    # An amount that no invoice has room for: an error must stop it, not a wrong number be printed.
     send(broken, 1000, on="2026-01-02", name="token.usage", metadata={"tokens": "9" * 27})
     send(fine, on="2026-01-02", name="token.usage", metadata={"tokens": 1})
     run = start_run(trigger="command", until=at("2026-02-02"), now=at("2026-02-02"))
@@ -349,10 +417,48 @@ def test_a_run_parks_the_one_it_cannot_bill_and_goes_on_with_the_rest() -> None:
     assert outcomes == {first.pk: RunOutcome.PARKED, second.pk: RunOutcome.CLOSED}
     first.refresh_from_db()
     assert first.parked_at == at("2026-02-02")
-    assert first.parked_reason == run.items.get(subscription=first).reason != ""
+    assert "more than 27 digits" in first.parked_reason == run.items.get(subscription=first).reason
     assert invoices_of(first) == []
     assert [i.total for i in invoices_of(second)] == [D(100_000)]
     assert list(due_subscriptions(until=at("2026-02-03"))) == []
+
+
+def test_one_that_cannot_go_on_is_parked_and_the_rest_are_billed() -> None:
+    product = usage_product((call_meter(), "2", 0))
+    first, second = (subscribed(customer, product, on="2026-01-01") for customer in (acme(), globex()))
+    Subscription.objects.filter(pk=first.pk).update(time_zone="Mars/Olympus")
+    failures: list[tuple[int, str]] = []
+    shown = list(
+        preview_run(until=at("2026-02-02"), now=at("2026-02-02"), on_failure=lambda pk, why: failures.append((pk, why)))
+    )
+    assert [proposal.subscription for proposal in shown] == [second]
+    assert [pk for pk, _ in failures] == [first.pk]
+    assert advance_periods(now=at("2026-02-02")) == 1
+    first.refresh_from_db()
+    assert first.parked_at == at("2026-02-02")
+    assert "Mars/Olympus" in first.parked_reason
+    run = start_scheduled_run(now=at("2026-02-02"))
+    assert run is not None
+    work_run(run=run, clock=lambda: at("2026-02-02"))
+    assert len(invoices_of(second)) == 1
+
+
+def test_a_dry_run_of_several_periods_is_what_the_run_issues() -> None:
+    customer = acme()
+    subscription = subscribed(customer, usage_product((call_meter(), "2", 0)), on="2026-01-01")
+    send(customer, 5, on="2026-01-10")
+    close(subscription, "2026-01-15", until="2026-02-01T01:00")
+    send(customer, 10, on="2026-01-20")  # 0.20 to be adjusted, once
+    shown = list(preview_run(until=at("2026-04-02"), now=at("2026-04-02")))
+    issued = close(subscription, "2026-04-02")
+    assert [proposal.total for proposal in shown] == [invoice.total for invoice in issued] == [D(20), D(0)]
+    numbers = [invoice.number for invoice in invoices_of(subscription)]
+    assert numbers == ["INV-000001", "INV-000002", "INV-000003"]  # the dry run used none up
+
+
+def test_an_instant_before_all_billing_is_refused_as_a_typing_error() -> None:
+    with pytest.raises(DomainError, match="typing error"):
+        start_run(trigger="command", until=at("0001-01-01"), now=at("2026-02-02"))
 
 
 def test_a_run_over_chosen_subscriptions_leaves_the_others() -> None:

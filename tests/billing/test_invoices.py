@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from billing.cycles import close_subscription
+from billing.cycles import close_subscription, usage_history
 from billing.invoices import (
     InvoiceNotPayable,
     InvoiceNotVoidable,
@@ -69,6 +69,11 @@ def test_a_rolled_back_invoice_leaves_no_gap_in_the_numbers() -> None:
         "UPDATE billing_invoice SET number = 'INV-9'",
         "UPDATE billing_invoice SET status = 'draft'",
         "UPDATE billing_invoice SET issued_at = now()",
+        "UPDATE billing_invoice SET paid_at = now()",
+        "UPDATE billing_invoice SET void_reason = 'another'",
+        "UPDATE billing_invoice SET status = 'paid', paid_at = now(), total = 0, subtotal = 0",
+        'INSERT INTO billing_invoice SELECT (jsonb_populate_record(i, to_jsonb(i) || \'{"id": 9999, '
+        '"public_id": "inv_x", "number": "INV-X"}\')).* FROM billing_invoice AS i',
         "UPDATE billing_invoiceline SET amount = 1",
         "UPDATE billing_invoiceline SET live = false",
         "UPDATE billing_invoiceline SET explanation = '{}'",
@@ -91,6 +96,16 @@ def test_a_line_cannot_be_added_to_an_issued_invoice() -> None:
     line.pk, line.position = None, 2
     with pytest.raises(IntegrityError, match="is issued and its lines cannot be changed"), transaction.atomic():
         line.save(force_insert=True)
+
+
+def test_a_line_cannot_move_to_another_invoice() -> None:
+    invoice = an_invoice()
+    draft = Invoice.objects.create(
+        customer=invoice.customer, reason="one_time", currency="USD", customer_name="A", customer_email="a@b.example"
+    )
+    with pytest.raises(IntegrityError, match="its lines cannot be changed"), transaction.atomic():
+        invoice.lines.update(invoice=draft, position=9)
+    assert invoice.lines.count() == 1
 
 
 def test_an_invoice_whose_total_is_not_the_sum_of_its_lines_cannot_be_issued() -> None:
@@ -156,19 +171,30 @@ def test_voiding_asks_for_a_reason() -> None:
     assert invoice.status == "issued"
 
 
-def test_a_void_invoice_is_not_billed_again_by_itself() -> None:
+@pytest.mark.parametrize("voided", ["the usage", "the adjustment"])
+def test_what_was_voided_is_not_billed_again_and_what_comes_later_is(voided: str) -> None:
     customer = acme()
     subscription = subscribed(customer, usage_product((call_meter(), "2", 0)), on="2026-01-01")
-    send(customer, 3, on="2026-01-02")
-    (invoice,) = close_subscription(
+    send(customer, 100, on="2026-01-02")
+    (january,) = close_subscription(
         subscription_id=subscription.pk, until=at("2026-02-01T01:00"), now=at("2026-02-01T01:00")
     )
-    void_invoice(invoice=invoice, reason="goodwill", now=at("2026-02-02"))
-    send(customer, 1, on="2026-01-03", received="2026-02-03")  # reaches the same period, late
-    (following,) = close_subscription(
+    send(customer, 10, on="2026-01-03", received="2026-02-03")
+    (february,) = close_subscription(
         subscription_id=subscription.pk, until=at("2026-03-01T01:00"), now=at("2026-03-01T01:00")
     )
-    assert lines_of(following) == [("usage", "API calls", D(0), D(0))]
+    assert (january.total, february.total) == (D(200), D(20))
+    void_invoice(invoice=january if voided == "the usage" else february, reason="goodwill", now=at("2026-03-02"))
+    send(customer, 1, on="2026-01-04", received="2026-03-03")
+    (march,) = close_subscription(
+        subscription_id=subscription.pk, until=at("2026-04-01T01:00"), now=at("2026-04-01T01:00")
+    )
+    assert lines_of(march) == [
+        ("usage", "API calls", D(0), D(0)),
+        ("adjustment", "API calls, adjustment", D(1), D(2)),
+    ]
+    history = usage_history(subscription=subscription)
+    assert [charge.consumed_units for period in history for charge in period.charges] == [D(0), D(0), D(0), D(111)]
 
 
 def test_what_cannot_be_charged_once_is_refused() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from billing.invoices import mark_paid
 from billing.models import Subscription
 from billing.subscriptions import (
     SubscriptionInactive,
@@ -163,3 +164,28 @@ def test_its_life_can_be_extended_and_never_shortened() -> None:
             extend_expiry(subscription=subscription, count=count, interval=interval, now=at("2026-01-02"))
     subscription.refresh_from_db()
     assert subscription.expires_at == at("2028-01-01")
+
+
+def test_a_life_with_a_trial_is_extended_from_where_it_was_counted() -> None:
+    product = usage_product(trial_period_days=30, subscription_period_count=1, subscription_period_interval="Year")
+    subscription = subscribed(acme(), product, on="2026-01-01")
+    assert subscription.expires_at == at("2027-01-31")
+    extend_expiry(subscription=subscription, count=2, interval="Year", now=at("2026-01-02"))
+    assert subscription.expires_at == at("2028-01-31")
+
+
+def test_a_cancellation_before_the_beginning_takes_the_first_fee_back() -> None:
+    product = usage_product(fee=4900)
+    subscription = subscribed(acme(), product, on="2026-01-01", starts_at=at("2026-02-01"))
+    cancel_now(subscription=subscription, now=at("2026-01-05"))
+    (invoice,) = invoices_of(subscription)
+    assert (invoice.status, subscription.status, spans(subscription)) == ("void", "cancelled", [])
+
+
+def test_a_paid_first_fee_of_what_never_began_waits_for_a_person() -> None:
+    product = usage_product(fee=4900)
+    subscription = subscribed(acme(), product, on="2026-01-01", starts_at=at("2026-02-01"))
+    mark_paid(invoice=invoices_of(subscription)[0], now=at("2026-01-02"))
+    cancel_now(subscription=subscription, now=at("2026-01-05"))
+    subscription.refresh_from_db()
+    assert "never began" in subscription.parked_reason

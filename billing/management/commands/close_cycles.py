@@ -7,11 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
 from django.db.models import Sum
 from django.utils.dateparse import parse_datetime
 
 from billing import cycles
-from billing.models import RunItem, RunOutcome, RunTrigger
+from billing.models import RunItem, RunOutcome, RunTrigger, Subscription
 from billing.money import format_amount
 from billing.subscriptions import advance_periods
 from customers.clock import database_now
@@ -39,11 +40,14 @@ class Command(BaseCommand):
                 self._run(until, now)
         except DomainError as error:
             raise CommandError(error.message) from None
+        except OperationalError as error:
+            raise CommandError(f"The database did not go along, so run it again: {error}".strip()) from None
 
     def _preview(self, until: datetime, now: datetime) -> None:
         totals: dict[str, Decimal] = defaultdict(Decimal)
         invoices = 0
-        for proposal in cycles.preview_run(until=until, now=now):
+        failures: list[tuple[int, str]] = []
+        for proposal in cycles.preview_run(until=until, now=now, on_failure=lambda pk, why: failures.append((pk, why))):
             invoices += 1
             totals[proposal.currency] += proposal.total
             total = format_amount(proposal.total, proposal.currency)
@@ -53,6 +57,11 @@ class Command(BaseCommand):
             )
             for line in proposal.lines:
                 self.stdout.write(f"    {line.description}: {line.explanation['text']}")
+        for subscription in (
+            Subscription.objects.select_related("customer").in_bulk([pk for pk, _ in failures]).values()
+        ):
+            reason = dict(failures)[subscription.pk]
+            self.stderr.write(f"{subscription} ({subscription.public_id}) would be parked: {reason}")
         self.stdout.write(f"Dry run: {_count(invoices, 'invoice')} would be issued{_sums(totals)}. Nothing was saved.")
 
     def _run(self, until: datetime, now: datetime) -> None:
