@@ -258,7 +258,7 @@ def chosen_ids(text: str) -> list[int] | None:
     found = sorted({int(part) for part in parts})
     missing = len(found) - Subscription.objects.filter(pk__in=found).count()
     if missing:
-        raise DomainError(f"The address names {missing} subscription{'s'[: missing > 1]} that cannot be found.")
+        raise DomainError(f"Of the {len(found)} subscriptions that the address names, {missing} cannot be found.")
     return found
 
 
@@ -274,13 +274,13 @@ def dry_run(*, until: datetime, now: datetime, chosen: list[int] | None) -> dict
     due = due_subscriptions(until=until)
     if chosen is not None:
         due = due.filter(pk__in=chosen)
-    proposals, failed = [], []
+    failed: list[tuple[Subscription, str]] = []
+
+    def note(pk: int, reason: str) -> None:
+        failed.append((Subscription.objects.select_related("customer", "price__product").get(pk=pk), reason))
+
     ids = list(due.order_by("pk").values_list("pk", flat=True)[: MOST_SHOWN + 1])
-    for pk in ids[:MOST_SHOWN]:
-        try:
-            proposals += list(preview_run(until=until, now=now, subscription_ids=[pk]))
-        except DomainError as error:
-            failed.append((Subscription.objects.select_related("customer", "price__product").get(pk=pk), error.message))
+    proposals = list(preview_run(until=until, now=now, subscription_ids=ids[:MOST_SHOWN], on_failure=note))
     totals: dict[str, Decimal] = {}
     for proposal in proposals:
         totals[proposal.currency] = totals.get(proposal.currency, Decimal(0)) + proposal.total
