@@ -209,10 +209,24 @@ X_FRAME_OPTIONS = "DENY"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "formatters": {
+        "line": {
+            "()": "config.logs.WithoutTokens",
+            "format": "{asctime} {levelname} {name}: {message}",
+            "style": "{",
+        }
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
-    # A client's 4xx is the client's business: its answer says what was wrong, and a busy one would fill the log.
-    "loggers": {"django.request": {"level": "ERROR"}},
+    "loggers": {
+        # Django's own handler would write each line of DEBUG a second time, with the tokens in it.
+        "django": {"handlers": [], "level": "INFO"},
+        # A client's 4xx is the client's business: its answer says what was wrong, and a busy one would fill the log.
+        "django.request": {"level": "ERROR"},
+        # A foreign Host header is anybody's to send, and each would be a traceback.
+        "django.security.DisallowedHost": {"level": "CRITICAL"},
+        # gunicorn warns of every answer to HEAD that a page was made for, and leaves the page out itself.
+        "gunicorn.http.wsgi": {"level": "ERROR"},
+    },
     "root": {"handlers": ["stderr"], "level": str(env("LOG_LEVEL", default="WARNING"))},
 }
 

@@ -9,6 +9,7 @@ from django.core.exceptions import DisallowedHost
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import Resolver404
 from django.views import defaults
 from django.views.decorators.csrf import csrf_exempt
@@ -16,12 +17,13 @@ from django.views.decorators.csrf import csrf_exempt
 from customers.api.errors import ITEM_NOT_FOUND
 
 # Everything else belongs to the API.
-_PAGES = ("/admin/", "/portal/", "/docs", "/static/")
+_PAGES = ("/admin/", "/portal/", "/static/")
+_PAGE = "/docs"
 
 
 def is_page(request: HttpRequest) -> bool:
     """Whether this address is opened by people rather than by programs."""
-    return request.path_info.startswith(_PAGES)
+    return request.path_info == _PAGE or request.path_info.startswith(_PAGES)
 
 
 def json_error(status: int, code: str, message: str) -> JsonResponse:
@@ -67,9 +69,18 @@ def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
 def server_error(request: HttpRequest) -> HttpResponse:
     """Django has logged the exception; nothing of it is shown."""
     if isinstance(sys.exc_info()[1], OperationalError | InterfaceError):
-        answer = json_error(503, "SERVICE_UNAVAILABLE", "The database does not answer. Try again in a moment.")
+        answer = _unavailable(request)
         answer["Retry-After"] = "1"
         return answer
     if is_page(request):
         return defaults.server_error(request)
     return json_error(500, "INTERNAL_SERVER_ERROR", "Something went wrong on our side. It has been logged.")
+
+
+def _unavailable(request: HttpRequest) -> HttpResponse:
+    if not is_page(request):
+        return json_error(503, "SERVICE_UNAVAILABLE", "The database does not answer. Try again in a moment.")
+    # Without the request: its session and its user would be asked from the same database.
+    answer = HttpResponse(render_to_string("unavailable.html"), status=503)
+    answer["Cache-Control"] = "no-store"
+    return answer

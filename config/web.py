@@ -13,6 +13,8 @@ from gunicorn import util
 from gunicorn.http import errors
 from gunicorn.workers.gthread import ThreadWorker
 
+from config.logs import HideTokens
+
 logger = logging.getLogger(__name__)
 
 _REFUSED: tuple[tuple[type[Exception], int, str], ...] = (
@@ -41,6 +43,12 @@ def refusal(exc: BaseException) -> tuple[int, str]:
 
 
 class Worker(ThreadWorker):
+    def init_process(self) -> None:
+        """gunicorn's hook at a worker's start. Its logs have handlers of their own, also where they go to a file."""
+        for name in ("gunicorn.access", "gunicorn.error"):
+            logging.getLogger(name).addFilter(HideTokens())
+        super().init_process()
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """gunicorn's hook for a request that never became one; the connection is closed behind the answer."""
         status, message = refusal(exc)
