@@ -118,6 +118,7 @@ def one_time_products() -> QuerySet[Product]:
 class CustomerAdmin(PageAdmin):
     add_form = CustomerForm
     edit_form = CustomerForm
+    add_title = "Create customer"
     add_submit = "Create customer"
     page_template = "admin/customers/customer/page.html"
     list_display = ("name", "email", "id_shown", "subscriptions_number", "open_number", "created")
