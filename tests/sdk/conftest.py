@@ -51,10 +51,14 @@ class Node:
 
     def run(self, source: Path, *arguments: str) -> Any:
         """Run a source; what it printed, read as JSON."""
+        printed = self.print(source, *arguments)
+        return json.loads(printed) if printed.strip() else None
+
+    def print(self, source: Path, *arguments: str) -> str:
+        """Run a source; what it printed."""
         target = self.folder / source.name
         target.write_bytes(source.read_bytes())
-        printed = self._run(target.name, *arguments)
-        return json.loads(printed) if printed.strip() else None
+        return self._run(target.name, *arguments)
 
     def _run(self, *arguments: str) -> str:
         done = subprocess.run(
