@@ -209,7 +209,8 @@ class Stack:
             info = connection.info
             host = quote(info.host, safe="")
             login = quote(info.user, safe="") + (f":{quote(info.password, safe='')}" if info.password else "")
-        return f"postgres://{login}@{host}:{info.port}/{name}"
+            port = info.port
+        return f"postgres://{login}@{host}:{port}/{name}"
 
     def _drop_database(self) -> None:
         if self._own_database:
