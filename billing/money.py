@@ -6,18 +6,26 @@ Digits per currency come from CLDR through babel (JPY 0, USD 2, KWD 3).
 import re
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact, InvalidOperation, Overflow, localcontext
 
-from babel.core import Locale, UnknownLocaleError
+from babel.core import Locale, UnknownLocaleError, get_global
 from babel.numbers import format_currency, get_currency_precision, get_decimal_symbol
-from babel.numbers import is_currency as _known
 
 # Wide enough for every exact product or sum of ours; a result that still would not fit raises instead of rounding.
 EXACT = Context(prec=2000, traps=[InvalidOperation, Overflow, Inexact])
 _WIDE = Context(prec=2000, rounding=ROUND_HALF_UP, traps=[InvalidOperation, Overflow])
 
+# What people pay with somewhere today: no currency of the past (DEM), none for accounts only (CLF), no code for tests
+# (XTS) or for none at all (XXX).
+IN_USE: frozenset[str] = frozenset(
+    code
+    for territory in get_global("territory_currencies").values()
+    for code, _start, end, is_tender in territory
+    if is_tender and end is None
+)
+
 
 def is_currency(code: str) -> bool:
-    """Whether `code` is the three capital letters of a currency."""
-    return bool(re.fullmatch(r"[A-Z]{3}", code)) and _known(code)
+    """Whether `code` is the three capital letters of a currency in use."""
+    return code in IN_USE
 
 
 def minor_digits(currency: str) -> int:
