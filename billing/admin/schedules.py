@@ -26,6 +26,9 @@ from customers.admin.base import CommandAdmin, CommandForm, command
 from customers.admin.formats import ago, badge
 from customers.errors import DomainError
 
+# What an installation cannot be without: it may be switched off, which shows, but not deleted, which does not.
+NEEDED = ("billing.tasks.close_due_cycles", "meters.tasks.make_partitions")
+
 for model in (PeriodicTask, IntervalSchedule, CrontabSchedule, SolarSchedule, ClockedSchedule):
     admin.site.unregister(model)
 
@@ -116,6 +119,18 @@ class PeriodicTaskAdmin(CommandAdmin):
     def has_run_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_change_permission(request)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Django's hook for both ways to delete; whatever stands in the last list is why it refuses."""
+        to_delete, counts, missing, protected = super().get_deleted_objects(objs, request)
+        leaving = [task.pk for task in objs]
+        left = set(PeriodicTask.objects.exclude(pk__in=leaving).filter(enabled=True).values_list("task", flat=True))
+        kept = [
+            f"“{task.name}”: no other schedule that is on runs {task.task}. Switch it off instead."
+            for task in objs
+            if task.task in NEEDED and task.task not in left
+        ]
+        return to_delete, counts, missing, [*protected, *kept]
+
     @display(description="When")
     def when(self, obj: PeriodicTask) -> str:
         return str(obj.scheduler)
@@ -159,11 +174,22 @@ class PeriodicTaskAdmin(CommandAdmin):
         messages.success(request, f"“{obj.name}” was handed to the workers.")
 
 
+class TimingAdmin(ModelAdmin):
+    """An interval or a crontab. Deleting one would take every schedule that uses it along, so it has to be unused."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        to_delete, counts, missing, protected = super().get_deleted_objects(objs, request)
+        timings = [timing.pk for timing in objs]
+        used = PeriodicTask.objects.filter(**{f"{self.opts.model_name.removesuffix('schedule')}__in": timings})
+        kept = [f"“{task.name}” uses it: give that schedule another one first." for task in used.order_by("name")]
+        return to_delete, counts, missing, [*protected, *kept]
+
+
 @admin.register(IntervalSchedule)
-class IntervalScheduleAdmin(ModelAdmin):
+class IntervalScheduleAdmin(TimingAdmin):
     list_display = ("__str__", "every", "period")
 
 
 @admin.register(CrontabSchedule)
-class CrontabScheduleAdmin(ModelAdmin):
+class CrontabScheduleAdmin(TimingAdmin):
     list_display = ("__str__", "human_readable", "timezone")
