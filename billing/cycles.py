@@ -93,15 +93,21 @@ def watch_backfilled_periods(*, now: datetime) -> int:
     """
     marked = 0
     with transaction.atomic():
-        unseen = list(Backfill.objects.select_for_update(skip_locked=True).filter(seen_at__isnull=True))
-        customers = {backfill.customer_id for backfill in unseen}
-        locked = Subscription.objects.select_for_update().filter(customer__in=customers).order_by("pk")
+        unseen = Backfill.objects.select_for_update(skip_locked=True).filter(seen_at__isnull=True)
+        # A large import leaves many: one span a customer is enough, a period that is compared in vain costs little.
+        spans: dict[int, tuple[datetime, datetime]] = {}
+        seen = []
+        for pk, customer, first, last in unseen.values_list("pk", "customer_id", "first", "last").iterator():
+            known = spans.get(customer, (first, last))
+            spans[customer] = (min(known[0], first), max(known[1], last))
+            seen.append(pk)
+        locked = Subscription.objects.select_for_update().filter(customer__in=spans).order_by("pk")
         list(locked.values_list("pk", flat=True))
-        for backfill in unseen:
+        for customer, (first, last) in spans.items():
             marked += BillingPeriod.objects.filter(
-                subscription__customer=backfill.customer_id, start__lte=backfill.last, end__gt=backfill.first
+                subscription__customer=customer, start__lte=last, end__gt=first
             ).update(watch_until=now)
-        Backfill.objects.filter(pk__in=[backfill.pk for backfill in unseen]).update(seen_at=now)
+        Backfill.objects.filter(pk__in=seen).update(seen_at=now)
     return marked
 
 
