@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 from unfold.contrib.filters.admin import RangeDateFilter
 from unfold.decorators import display
+from unfold.enums import ActionVariant
 
 from billing.invoices import charge_once
 from billing.models import Invoice, InvoiceStatus, PriceType, Product, Subscription
@@ -22,7 +23,7 @@ from customers.admin.formats import badge, moment
 from customers.admin.forms import grouped_fields, model_choice, pairs, text, whole_number, width
 from customers.customers import create_customer, update_customer
 from customers.models import Customer
-from customers.portal_links import create_portal_link
+from customers.portal_links import create_portal_link, revoke_portal_links
 
 ADDRESS = ("street", "city", "zipcode", "state", "country")
 
@@ -125,7 +126,7 @@ class CustomerAdmin(PageAdmin):
     search_fields = ("name", "email", "public_id")
     list_filter = (("created_at", RangeDateFilter),)
     list_filter_submit = True
-    actions_detail = ("edit_details", "subscribe", "charge", "portal_link")
+    actions_detail = ("edit_details", "subscribe", "charge", "portal_link", "revoke_links")
     empty_state = (
         "No customer yet",
         "A customer is who you bill. Create one here, or let your application do it with POST /customers.",
@@ -148,6 +149,9 @@ class CustomerAdmin(PageAdmin):
 
     def has_portal_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, "add_portallink")
+
+    def has_revoke_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request, "change_portallink")
 
     def has_subscribe_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, "add_subscription", "billing")
@@ -254,6 +258,23 @@ class CustomerAdmin(PageAdmin):
         response["Cache-Control"] = "no-store"
         return response
 
+    @command(
+        title="Revoke portal links",
+        permission="revoke",
+        icon="link_off",
+        variant=ActionVariant.DANGER,
+        explain=lambda customer: (
+            f"Closes every open link of {customer.name} at once, and every browser that came in through one. Open now: "
+            f"{open_links(customer)}. Use it when a link has reached the wrong hands; a new one can be made any time."
+        ),
+        submit="Revoke them",
+        available=lambda customer: open_links(customer) > 0,
+    )
+    def revoke_links(self, request: HttpRequest, obj: Customer, form: CommandForm) -> None:
+        closed = revoke_portal_links(customer=obj, now=timezone.now())
+        self.log_change(request, obj, "Revoked the portal links.")
+        messages.success(request, f"Closed {closed} portal link{'' if closed == 1 else 's'}.")
+
     # -- list columns ----------------------------------------------------------------------------------------
 
     @display(description="Customer id", ordering="public_id")
@@ -273,6 +294,10 @@ class CustomerAdmin(PageAdmin):
     @display(description="Created", ordering="created_at")
     def created(self, obj: Any) -> str:
         return moment(obj.created_at)
+
+
+def open_links(customer: Customer) -> int:
+    return customer.portal_links.filter(revoked_at__isnull=True, expires_at__gt=timezone.now()).count()
 
 
 def usage_now(subscriptions: list[Subscription], now: datetime) -> list[dict[str, Any]]:

@@ -70,6 +70,11 @@ COMMANDS: dict[str, Case] = {
     "customers_customer_portal_link": Case(
         lambda h: h.other, "customers.add_portallink", lambda h: PortalLink.objects.filter(customer=h.other).exists()
     ),
+    "customers_customer_revoke_links": Case(
+        lambda h: h.customer,
+        "customers.change_portallink",
+        lambda h: not PortalLink.objects.filter(customer=h.customer, revoked_at__isnull=True).exists(),
+    ),
     "meters_meter_send_test_event": Case(
         lambda h: h.calls,
         "meters.add_meter",
