@@ -10,7 +10,6 @@ from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils import timezone
 from unfold.decorators import display
 
 from billing.admin.price_forms import PriceForm, ProductForm, ProductTextsForm, digits_by_currency
@@ -25,13 +24,14 @@ from billing.products import (
     unarchive_product,
     update_product,
 )
-from customers.admin.base import CommandForm, PageAdmin, command, link_action, with_query
+from customers.admin.archive import ArchivedTabs, archive_command, unarchive_command
+from customers.admin.base import link_action, with_query
 from customers.admin.formats import badge, moment
 from customers.errors import DomainError
 
 
 @admin.register(Product)
-class ProductAdmin(PageAdmin):
+class ProductAdmin(ArchivedTabs):
     add_form = ProductForm
     edit_form = ProductTextsForm
     add_title = "Create product"
@@ -64,14 +64,6 @@ class ProductAdmin(PageAdmin):
                 ),
             )
         )
-
-    def in_tab(self, queryset: Any, value: str) -> Any:
-        return queryset if value == "all" else queryset.filter(archived_at__isnull=value != "archived")
-
-    def tab_counts(self, request: HttpRequest) -> Mapping[str, int]:
-        archived = Product.objects.filter(archived_at__isnull=False).count()
-        every = Product.objects.count()
-        return {"": every - archived, "archived": archived, "all": every}
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """Each product of the page with its newest price, its charges and their meters: two more statements in all."""
@@ -238,34 +230,20 @@ class ProductAdmin(PageAdmin):
     def subscribe(self, request: HttpRequest, object_id: str) -> str:
         return with_query(reverse("admin:billing_subscription_add"), product=object_id)
 
-    @command(
-        title="Archive",
-        permission="change",
-        icon="archive",
+    archive = archive_command(
+        noun="product",
         explain=lambda product: (
             f"“{product.name}” can no longer be subscribed to. Its {running_of(product)} running subscriptions go on "
             "and are billed as before."
         ),
-        submit="Archive this product",
-        available=lambda product: not product.is_archived(),
+        do=lambda product, now: archive_product(product=product, now=now),
     )
-    def archive(self, request: HttpRequest, obj: Product, form: CommandForm) -> None:
-        archive_product(product=obj, now=timezone.now())
-        self.log_change(request, obj, "Archived.")
-        messages.success(request, f"“{obj}” is archived.")
-
-    @command(
-        title="Unarchive",
-        permission="change",
-        icon="unarchive",
+    unarchive = unarchive_command(
+        noun="product",
         explain="It can be subscribed to again, at its newest price.",
-        submit="Unarchive this product",
-        available=lambda product: product.is_archived(),
+        do=lambda product: unarchive_product(product=product),
+        again="on sale",
     )
-    def unarchive(self, request: HttpRequest, obj: Product, form: CommandForm) -> None:
-        unarchive_product(product=obj)
-        self.log_change(request, obj, "Unarchived.")
-        messages.success(request, f"“{obj}” is on sale again.")
 
 
 def running_of(product: Product) -> int:

@@ -14,11 +14,11 @@ from django.utils import timezone
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
-from unfold.enums import ActionVariant
 
 from billing.models import Price
 from billing.reports import activity_by_name, last_days
-from customers.admin.base import CommandForm, PageAdmin, command, link_action, with_query
+from customers.admin.archive import ArchivedTabs, archive_command, unarchive_command
+from customers.admin.base import command, link_action, with_query
 from customers.admin.charts import Series, ranked, sparkline, time_chart
 from customers.admin.formats import ago, badge
 from customers.errors import DomainError
@@ -41,7 +41,7 @@ SPARK_DAYS = 14
 
 
 @admin.register(Meter)
-class MeterAdmin(PageAdmin):
+class MeterAdmin(ArchivedTabs):
     add_form = MeterForm
     edit_form = MeterTextsForm
     add_title = "Create meter"
@@ -76,14 +76,6 @@ class MeterAdmin(PageAdmin):
         return self.may(request, "add_meter")
 
     # -- list --------------------------------------------------------------------------------------------------
-
-    def in_tab(self, queryset: Any, value: str) -> Any:
-        return queryset if value == "all" else queryset.filter(archived_at__isnull=value != "archived")
-
-    def tab_counts(self, request: HttpRequest) -> Mapping[str, int]:
-        archived = Meter.objects.filter(archived_at__isnull=False).count()
-        every = Meter.objects.count()
-        return {"": every - archived, "archived": archived, "all": every}
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """The page's meters with their activity, read in one statement."""
@@ -288,33 +280,18 @@ class MeterAdmin(PageAdmin):
         else:
             messages.warning(request, f"Stored, but this meter does not count it. {verdict.reason}")
 
-    @command(
-        title="Archive",
-        permission="change",
-        icon="archive",
-        variant=ActionVariant.DEFAULT,
+    archive = archive_command(
+        noun="meter",
         explain="No new product can use it. Products and subscriptions that have it go on, and so does counting. "
         "You can bring it back at any time.",
-        submit="Archive this meter",
-        available=lambda meter: not meter.is_archived(),
+        do=lambda meter, now: archive_meter(meter=meter, now=now),
     )
-    def archive(self, request: HttpRequest, obj: Meter, form: CommandForm) -> None:
-        archive_meter(meter=obj, now=timezone.now())
-        self.log_change(request, obj, "Archived.")
-        messages.success(request, f"“{obj}” is archived.")
-
-    @command(
-        title="Unarchive",
-        permission="change",
-        icon="unarchive",
+    unarchive = unarchive_command(
+        noun="meter",
         explain="New products can use it again.",
-        submit="Unarchive this meter",
-        available=lambda meter: meter.is_archived(),
+        do=lambda meter: unarchive_meter(meter=meter),
+        again="in use",
     )
-    def unarchive(self, request: HttpRequest, obj: Meter, form: CommandForm) -> None:
-        unarchive_meter(meter=obj)
-        self.log_change(request, obj, "Unarchived.")
-        messages.success(request, f"“{obj}” is in use again.")
 
 
 def definition_in_words(meter: Any) -> str:
