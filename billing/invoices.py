@@ -32,7 +32,7 @@ from customers.models import Customer
 
 NUMBER_SERIES = "invoices"
 # Far above any invoice, and far below what its column holds.
-LARGEST_AMOUNT = Decimal(10) ** 27
+LARGEST_AMOUNT = Decimal(10) ** 28
 
 
 class InvoiceNotPayable(Conflict):
@@ -118,7 +118,7 @@ def issue_invoice(
     An invoice of zero is paid at once. The total must not be negative: `DomainError`.
     """
     if any(abs(line.amount) >= LARGEST_AMOUNT for line in lines):
-        raise DomainError("A line's amount has more than 27 digits: look at the events and the price behind it.")
+        raise DomainError("A line's amount has more than 28 digits: look at the events and the price behind it.")
     total = total_of(lines)
     if total < 0:
         raise DomainError(f"An invoice cannot be negative ({total} in the minor unit of {currency}).")

@@ -417,7 +417,7 @@ def test_a_run_parks_the_one_it_cannot_bill_and_goes_on_with_the_rest() -> None:
     assert outcomes == {first.pk: RunOutcome.PARKED, second.pk: RunOutcome.CLOSED}
     first.refresh_from_db()
     assert first.parked_at == at("2026-02-02")
-    assert "more than 27 digits" in first.parked_reason == run.items.get(subscription=first).reason
+    assert "more than 28 digits" in first.parked_reason == run.items.get(subscription=first).reason
     assert invoices_of(first) == []
     assert [i.total for i in invoices_of(second)] == [D(100_000)]
     assert list(due_subscriptions(until=at("2026-02-03"))) == []
