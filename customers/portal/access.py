@@ -70,7 +70,9 @@ def portal_page(
         try:
             response = view(request, visit, *args, **kwargs)
         except Http404:
-            response = render(request, "portal/not_found.html", {"visit": visit}, status=404)
+            response = render(
+                request, "portal/not_found.html", {"visit": visit, "brand": settings.SELLER_NAME}, status=404
+            )
         return guarded(response)
 
     return page

@@ -12,7 +12,7 @@ from tests.base import acme, call_meter, globex, send, token_meter, usage_produc
 
 
 def portal() -> str:
-    """Acme with a closed period and a running one, and Globex with nothing. Their links, as JSON."""
+    """Acme with a closed period and a running one, Initech billed ahead, Globex with nothing. Their links, as JSON."""
     now = timezone.now()
     start = now - timedelta(days=40)
     customer = acme(name="Acme <b>& Söhne</b>", email="pay@acme.example")
@@ -32,9 +32,14 @@ def portal() -> str:
         send(customer, count, on=when, name="portal.call", received=now.isoformat())
         send(customer, on=when, name="portal.tokens", metadata={"tokens": 1000 * count}, received=now.isoformat())
     close_subscription(subscription_id=subscription.pk, until=now, now=now)
+    ahead = globex(name="Initech")
+    early = subscribe(customer=ahead, product=product, now=now)
+    send(ahead, 2500, on=now, name="portal.call", received=now.isoformat())
+    close_subscription(subscription_id=early.pk, until=now + timedelta(days=31), now=now)
     return json.dumps(
         {
             "link": create_portal_link(customer=customer, now=now)[1],
+            "early": create_portal_link(customer=ahead, now=now)[1],
             "nothing": create_portal_link(customer=globex(), now=now)[1],
             "invoice": subscription.invoices.exclude(reason="start").get().number,
         }
