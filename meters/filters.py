@@ -97,6 +97,15 @@ def read_text(value: object) -> str:
     return format(abs(number) if number.is_zero() else number, "f")
 
 
+def read_identity(value: object) -> str:
+    """The text by which values are told apart: "5", 5 and "5.0" are one value, "05 " is another."""
+    number = read_number(value)
+    if number is None:
+        return read_text(value)
+    text = read_text(number)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def is_present(metadata: Mapping[str, object] | None, key: str) -> bool:
     """Whether the event has a value of one of the kinds that metadata may hold."""
     return metadata is not None and isinstance(metadata.get(key), (str, int, float, Decimal))

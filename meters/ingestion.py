@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -24,6 +25,7 @@ from meters.partitions import ensure_partitions, month_of, partition_name
 
 # Any constants will do; they only have to differ from the other advisory locks of this software.
 INGESTION_LOCK = 0x4D425F494E474553
+_POLL_SECONDS = 0.002
 
 MAX_ID_LENGTH = 255
 MAX_NAME_LENGTH = 255
@@ -72,9 +74,11 @@ class EventsRefused(DomainError):
 
 
 def enter_ingestion() -> datetime:
-    """The database's clock, read under the lock that `wait_for_ingestion_in_flight` waits for.
+    """The database's clock, read under the writers' lock.
 
-    Call it first in the transaction that stores events, and pass the result on as `now`.
+    Call it first in the transaction that stores events, and pass the result on as `now`. Whoever waits for the writers
+    of a moment (`wait_for_writers`) then knows two things: every batch that read an earlier clock is visible or gone,
+    and so is every event with a lower id.
     """
     _require_transaction()
     with connection.cursor() as cursor:
@@ -85,19 +89,45 @@ def enter_ingestion() -> datetime:
             [INGESTION_LOCK],
         )
         (now,) = cursor.fetchone()
-    return now
+    return now  # type: ignore[no-any-return]
+
+
+def writers_in_flight() -> set[tuple[int, str]]:
+    """The other transactions of this database that hold the writers' lock, as (process, virtual transaction)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid, virtualtransaction FROM pg_locks"
+            " WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND classid = (%s::bigint >> 32)::oid AND objid = (%s::bigint & 4294967295)::oid AND objsubid = 1",
+            [INGESTION_LOCK, INGESTION_LOCK],
+        )
+        return set(cursor.fetchall())
+
+
+def wait_for_writers(*, patience: float | None = None) -> bool:
+    """Wait until everything that was being stored at the call is visible or gone; False when `patience` (seconds) ends.
+
+    It only looks, and stands in nobody's way: a writer that hangs delays whoever waits here, and no other writer. (An
+    exclusive lock on the same key would be shorter, and the writers behind it would queue.)
+    """
+    begun = time.monotonic()
+    writers = writers_in_flight()
+    while writers:
+        if patience is not None and time.monotonic() - begun > patience:
+            return False
+        time.sleep(_POLL_SECONDS)
+        writers &= writers_in_flight()
+    return True
 
 
 def wait_for_ingestion_in_flight() -> None:
     """Return when every batch that was being stored at the call is visible, or gone.
 
-    A batch that starts afterwards reads the clock afterwards. So what is read after this call holds every event
-    that was accepted as of any earlier moment: the lateness window is kept, however slow a batch was.
+    A batch that starts afterwards reads the clock afterwards. So what is read after this call holds every event that
+    was accepted as of any earlier moment: the lateness window is kept to the instant, however slow a batch was.
     """
-    # A session's lock rather than a transaction's: it is released here and now, also inside a longer transaction.
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_lock(%s)", [INGESTION_LOCK])
-        cursor.execute("SELECT pg_advisory_unlock(%s)", [INGESTION_LOCK])
+    wait_for_writers()
 
 
 def _require_transaction() -> None:
@@ -395,7 +425,8 @@ def _summary(errors: Sequence[dict[str, Any]]) -> str:
 
 _encode: Callable[[object], bytes] = msgspec.json.Encoder(decimal_format="number").encode
 
-# The partitions are looked up as meters.partitions does, in the same round trip.
+# The partitions are looked up as meters.partitions does, in the same round trip. It also takes the writers' lock, for
+# callers that did not read the clock: no id may be taken without it (meters.rollups).
 _LOOK_UP = """
 SELECT (SELECT jsonb_object_agg(public_id, id) FROM customers_customer WHERE public_id = ANY(%s::text[])),
        EXISTS (
@@ -403,7 +434,8 @@ SELECT (SELECT jsonb_object_agg(public_id, id) FROM customers_customer WHERE pub
                SELECT relname::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
                WHERE inhparent = 'meters_event'::regclass
            )
-       )
+       ),
+       pg_advisory_xact_lock_shared(%s)
 """
 
 # One statement, so that a batch costs one round trip:
@@ -496,6 +528,7 @@ def _check(
 def _look_up(customer_ids: set[str], months: set[date]) -> tuple[dict[str, int], bool]:
     """The keys of the customers that exist, and whether a month of these has no partition yet."""
     with connection.cursor() as cursor:
-        cursor.execute(_LOOK_UP, [sorted(customer_ids), [partition_name(month) for month in sorted(months)]])
-        found, missing = cursor.fetchone()
+        names = [partition_name(month) for month in sorted(months)]
+        cursor.execute(_LOOK_UP, [sorted(customer_ids), names, INGESTION_LOCK])
+        found, missing, _ = cursor.fetchone()
     return json.loads(found) if isinstance(found, str) else found or {}, missing

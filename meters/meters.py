@@ -1,12 +1,12 @@
 """Making, renaming and archiving meters. What a meter counts never changes: invoices were computed with it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 
 from customers.errors import DomainError, NotFound
 from meters.filters import ORDERING, FilterError, FilterGroup, parse_filter, read_number, read_text
-from meters.models import Aggregation, Meter
+from meters.models import CARRIED, MAX_GROUP_KEYS, Aggregation, Meter
 
 
 class InvalidMeter(DomainError):
@@ -45,10 +45,14 @@ def create_meter(
     measurement_unit: str,
     description: str | None = None,
     filter: Mapping[str, object] | None = None,
+    group_by: Sequence[str] = (),
+    carry_forward: bool = False,
 ) -> Meter:
     """Make a meter. It counts events from now on and those that are in the log already.
 
-    A property key given with count says nothing and is dropped.
+    A property key given with count says nothing and is dropped. `group_by` names up to three metadata keys by whose
+    values usage can be read; `carry_forward` lets a period of `last` or `weighted_sum` begin with the value that held
+    before it.
     """
     if aggregation not in Aggregation.values:
         raise InvalidMeter(f"aggregation.type: must be one of {', '.join(Aggregation.values)}.")
@@ -59,6 +63,12 @@ def create_meter(
             raise InvalidMeter(f"aggregation.key: {aggregation} needs the metadata key that it reads.")
         _check_text("aggregation.key", property_key, 100)
     _check_text("event_name", event_name, 255)
+    if carry_forward and aggregation not in CARRIED:
+        raise InvalidMeter(f"carry_forward: only {' and '.join(CARRIED)} carry a value into the next period.")
+    if len(group_by) > MAX_GROUP_KEYS or len(set(group_by)) < len(group_by):
+        raise InvalidMeter(f"group_by: name up to {MAX_GROUP_KEYS} metadata keys, each once.")
+    for key in group_by:
+        _check_text("group_by", key, 100)
     tree = None if filter is None else read_filter(filter)
     return Meter.objects.create(
         name=_label("name", name, 255),
@@ -68,6 +78,8 @@ def create_meter(
         measurement_unit=_label("measurement_unit", measurement_unit, 100),
         description=_description(description),
         filter=None if tree is None else tree.as_json(),
+        group_by=list(group_by),
+        carry_forward=carry_forward,
     )
 
 

@@ -13,7 +13,7 @@ from meters.filters import NUMBER_PATTERN, Clause, FilterGroup, Operator, read_n
 from meters.models import Aggregation, Meter
 
 # What may stand in for a placeholder.
-Param = str | int | Decimal | datetime | list[datetime] | None
+Param = str | int | Decimal | datetime | list[datetime] | list[int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,4 +114,22 @@ def reading(meter: Meter) -> Sql:
     """What one matching event brings to the meter: 1 for count, else its number or NULL."""
     if meter.aggregation == Aggregation.COUNT:
         return Sql("1::numeric")
+    if meter.aggregation == Aggregation.UNIQUE:
+        return compose("(CASE WHEN {} THEN 1::numeric END)", present(meter.property_key))
     return number(meter.property_key)
+
+
+def canonical(key: str) -> Sql:
+    """The value under this key as the text by which values are told apart, or NULL: "5", 5 and 5.0 are one value."""
+    return compose("(CASE WHEN {} THEN coalesce(trim_scale({})::text, {}) END)", present(key), number(key), _text(key))
+
+
+def groups(meter: Meter) -> Sql:
+    """The values of the meter's group keys, as an array of texts; NULL where the event has none."""
+    if not meter.group_by:
+        return Sql("'{}'::text[]")
+    return compose("ARRAY[{}]::text[]", join(", ", [canonical(key) for key in meter.group_by]))
+
+
+def _text(key: str) -> Sql:
+    return compose(_TEXT, value(key))

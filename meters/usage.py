@@ -1,13 +1,18 @@
-"""How much was used: every question about the event log, each answered by one statement over the log.
+"""How much was used: every question about usage, each answered by one statement, exact at every moment.
 
-A span is half-open, [start, end), in event time. A quantity is an exact Decimal. What counts is said in
-meters.filters and meters.aggregation; this module is their rendering for PostgreSQL.
+    quantity = buckets up to the watermark + the raw events behind it
+
+A span is half-open, [start, end), in event time. Whole hours come from the buckets; an hour that a span or a window
+cuts is read from the log, and so is everything behind the watermark. One statement sees one snapshot, so it does not
+matter when the roller moves. A quantity is an exact Decimal. What counts is said in meters.filters and
+meters.aggregation; this module and meters.rollups are their rendering for PostgreSQL.
 
 Over several customers a quantity is the sum of the customers' quantities, for every aggregation: ten customers who
 store 1 GB each store 10 GB.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -17,11 +22,14 @@ from zoneinfo import ZoneInfo
 from django.db import connection
 
 from customers.models import Customer
-from meters.aggregation import ZERO
+from meters.aggregation import EXACT, SECONDS_PER_HOUR, ZERO, ratio
 from meters.events import exact_metadata
 from meters.filters import FilterGroup, is_present, parse_filter, read_number, read_text
+from meters.ingestion import EARLIEST
 from meters.models import Aggregation, Event, Meter
-from meters.sql import TRUE, Sql, compose, join, matches, number, present, reading, value
+from meters.sql import TRUE, Sql, canonical, compose, groups, join, matches, number, present, reading, value
+
+_HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,88 +80,377 @@ class Verdict:
 
 def quantity(*, meter: Meter, customer: Customer, start: datetime, end: datetime) -> Decimal:
     """What the customer used in the span; 0 without a single event."""
-    sql = _quantity(meter, customer=customer, start=start, end=end)
-    return _rows(compose("SELECT {}", sql))[0][0]
+    rows = measure(meter=meter, customer=customer, bounds=[start, end])
+    return rows[0].quantity if rows else ZERO
 
 
 def quantities(*, meters: Sequence[Meter], customer: Customer, start: datetime, end: datetime) -> dict[int, Decimal]:
-    """The same for several meters, all from one snapshot of the log; by the meters' primary keys."""
-    if not meters:
-        return {}
-    sql = [_quantity(meter, customer=customer, start=start, end=end) for meter in meters]
-    row = _rows(compose("SELECT {}", join(", ", sql)))[0]
-    return {meter.pk: found for meter, found in zip(meters, row, strict=True)}
-
-
-def _quantity(meter: Meter, *, customer: Customer, start: datetime, end: datetime) -> Sql:
-    """A scalar subquery; never NULL."""
-    events = _events_of(meter, customer=customer, start=start, end=end)
-    match meter.aggregation:
-        case Aggregation.COUNT:
-            return compose("(SELECT count(*)::numeric FROM ({}) AS event)", events)
-        case Aggregation.SUM:
-            return compose("(SELECT coalesce(sum(value), 0) FROM ({}) AS event)", events)
-        case Aggregation.MAX:
-            return compose("(SELECT coalesce(max(value), 0) FROM ({}) AS event)", events)
-        case Aggregation.LAST:
-            # Reads backwards from the end of the span and stops at the first value.
-            return compose(
-                "coalesce((SELECT value FROM ({}) AS event ORDER BY timestamp DESC, id DESC LIMIT 1), 0)", events
-            )
-    raise ValueError(f"no aggregation named {meter.aggregation!r}")
+    """The same for several meters, by their primary keys."""
+    return {meter.pk: quantity(meter=meter, customer=customer, start=start, end=end) for meter in meters}
 
 
 def daily_quantities(
     *, meter: Meter, customer: Customer | None = None, start: datetime, end: datetime, time_zone: str
 ) -> list[DayQuantity]:
     """Each day of the span in the time zone, oldest first, also the days without an event; the ends may cut a day."""
-    days, bounds = _days(start, end, time_zone)
+    days, starts = _days(start, end, time_zone)
     if not days:
         return []
-    per_customer = compose(
-        "SELECT width_bucket(timestamp, {}::timestamptz[]) AS day, {} AS quantity, count(*) AS events"
-        " FROM ({}) AS event GROUP BY day, customer_id",
-        value(bounds),
-        _aggregate(meter),
-        _events_of(meter, customer=customer, start=start, end=end),
-    )
-    rows = _rows(
-        compose("SELECT day, sum(quantity), sum(events)::bigint FROM ({}) AS customer_day GROUP BY day", per_customer)
-    )
-    found = {day: (total, events) for day, total, events in rows}
-    return [DayQuantity(day, *found.get(index, (ZERO, 0))) for index, day in enumerate(days, start=1)]
+    found: dict[int, tuple[Decimal, int]] = {}
+    for row in measure(meter=meter, customer=customer, bounds=[start, *starts[1:], end]):
+        total, events = found.get(row.window, (ZERO, 0))
+        found[row.window] = (EXACT.add(total, row.quantity), events + row.events)
+    return [DayQuantity(day, *found.get(index, (ZERO, 0))) for index, day in enumerate(days)]
 
 
 def customer_quantities(
     *, meter: Meter, start: datetime, end: datetime, limit: int | None = None
 ) -> list[CustomerQuantity]:
     """Who used how much, most first; only customers with an event that counts."""
-    rows = _rows(
-        compose(
-            "SELECT customer_id, {} AS quantity, count(*), max(timestamp) FROM ({}) AS event"
-            " GROUP BY customer_id ORDER BY quantity DESC, customer_id LIMIT {}",
-            _aggregate(meter),
-            _events_of(meter, customer=None, start=start, end=end),
-            value(limit),
-        )
-    )
-    customers = Customer.objects.in_bulk([row[0] for row in rows])
+    rows = [row for row in measure(meter=meter, customer=None, bounds=[start, end]) if row.last_event_at is not None]
+    rows.sort(key=lambda row: (-row.quantity, row.customer_id))
+    customers = Customer.objects.in_bulk([row.customer_id for row in rows[:limit]])
     return [
-        CustomerQuantity(customers[customer_id], total, events, last_event_at)
-        for customer_id, total, events, last_event_at in rows
-        if customer_id in customers
+        CustomerQuantity(customers[row.customer_id], row.quantity, row.events, row.last_event_at)
+        for row in rows[:limit]
+        if row.customer_id in customers and row.last_event_at is not None
     ]
 
 
-def _aggregate(meter: Meter) -> Sql:
-    """The quantity of a group of `_events_of`; a group is never empty."""
-    texts: dict[str, LiteralString] = {
-        Aggregation.COUNT: "count(*)::numeric",
-        Aggregation.SUM: "sum(value)",
-        Aggregation.MAX: "max(value)",
-        Aggregation.LAST: "(array_agg(value ORDER BY timestamp DESC, id DESC))[1]",
-    }
-    return Sql(texts[meter.aggregation])
+# -- one statement -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The quantity of one customer in one window; with groups, of one group. `window` counts from 0."""
+
+    window: int
+    customer_id: int
+    groups: tuple[str | None, ...]
+    quantity: Decimal
+    events: int
+    last_event_at: datetime | None
+
+
+def measure(
+    *, meter: Meter, customer: Customer | None, bounds: Sequence[datetime], grouped: bool = False
+) -> list[Measured]:
+    """Quantities per window, customer and (if `grouped`) value of the meter's group keys; only where there are any.
+
+    `bounds` are the ascending instants between windows, n + 1 for n windows.
+    """
+    if len(bounds) < 2 or bounds[0] >= bounds[-1]:
+        return []
+    if meter.aggregation == Aggregation.WEIGHTED_SUM:
+        windows = list(itertools.pairwise(bounds))
+        return [
+            row
+            for number, (start, end) in enumerate(windows)
+            if start < end
+            for row in _weigh(meter, customer, number, start, end, grouped)
+        ]
+    rows = _from_watermark(meter, lambda hint: _measured(meter, customer, list(bounds), grouped, hint))
+    measured = [Measured(row[0] - 1, row[1], tuple(row[2] or ()), row[3], int(row[4]), row[5]) for row in rows]
+    if meter.aggregation == Aggregation.LAST and meter.carry_forward:
+        return _carried(meter, customer, bounds, grouped, measured)
+    return measured
+
+
+def _from_watermark(meter: Meter, statement: Callable[[int], Sql]) -> list[tuple[Any, ...]]:
+    """Run a statement that reads the tail behind the watermark.
+
+    The watermark that counts is read inside the statement. The one that `meter` was read with only lets PostgreSQL
+    plan for a short tail, and lies at or below it, unless the buckets were rebuilt in between: then the statement is
+    run again. Its last column is the watermark it saw; a left join keeps one row where nothing was found.
+    """
+    hint = meter.rolled_up_to
+    while True:
+        sql = statement(hint)
+        rows = _rows(sql)
+        seen = rows[0][-1]
+        if seen >= hint:
+            return [row[:-1] for row in rows if row[0] is not None]
+        hint = seen
+
+
+_QUANTITY: dict[str, LiteralString] = {
+    Aggregation.COUNT: "sum(events)::numeric",
+    Aggregation.SUM: "sum(total)",
+    Aggregation.MIN: "min(lowest)",
+    Aggregation.MAX: "max(highest)",
+    Aggregation.LAST: "(array_agg(last_value ORDER BY last_at DESC, last_id DESC))[1]",
+    Aggregation.UNIQUE: "count(DISTINCT text)::numeric",
+    # Half away from zero at 12 decimals, by whole numbers only: numeric division would round on its way.
+    Aggregation.AVG: (
+        "sign(sum(total)) * div(abs(sum(total)) * 2000000000000 + sum(events), 2 * sum(events)) * 0.000000000001"
+    ),
+}
+
+
+def _measured(meter: Meter, customer: Customer | None, bounds: list[datetime], grouped: bool, hint: int) -> Sql:
+    keys = Sql("groups") if grouped else Sql("NULL::text[]")
+    return compose(
+        "WITH mark AS MATERIALIZED (SELECT rolled_up_to FROM meters_meter WHERE id = {}), piece AS ({}), measured AS ("
+        "SELECT width_bucket(at, {}::timestamptz[]) AS win, customer_id, {} AS keys, {} AS quantity,"
+        " sum(events)::bigint AS events, max(last_at) AS last_at FROM piece GROUP BY 1, 2, 3)"
+        " SELECT win, customer_id, keys, quantity, events, last_at, rolled_up_to FROM mark LEFT JOIN measured ON true",
+        value(meter.pk),
+        _pieces(meter, customer, bounds, hint),
+        value(bounds),
+        keys,
+        Sql(_QUANTITY[meter.aggregation]),
+    )
+
+
+def _pieces(meter: Meter, customer: Customer | None, bounds: list[datetime], hint: int) -> Sql:
+    """The whole hours' buckets, the raw events of the cut hours, and the tail, in one shape."""
+    raw = (
+        "SELECT customer_id, groups, timestamp AS at, 1::bigint AS events, value AS total, value AS lowest,"
+        " value AS highest, timestamp AS last_at, id AS last_id, value AS last_value, text FROM ({}) AS event"
+    )
+    cut = cut_hours(bounds)
+    parts = [compose(raw, tail_events(meter, customer, bounds[0], bounds[-1], hint))]
+    if cut:
+        parts.append(compose(raw, cut_events(meter, customer, cut)))
+    first, last = ceil_hour(bounds[0]), floor_hour(bounds[-1])
+    if first < last:
+        where = compose("meter_id = {} AND hour >= {} AND hour < {}", value(meter.pk), value(first), value(last))
+        if customer is not None:
+            where = compose("{} AND customer_id = {}", where, value(customer.pk))
+        if cut:
+            where = compose("{} AND hour <> ALL({}::timestamptz[])", where, value([floor_hour(a) for a, _ in cut]))
+        parts.append(
+            compose(
+                "SELECT customer_id, groups, hour, events, total, lowest, highest, last_at, last_id, last_value,"
+                " NULL::text FROM meters_bucket WHERE {}",
+                where,
+            )
+        )
+        if meter.aggregation == Aggregation.UNIQUE:
+            parts.append(
+                compose(
+                    "SELECT customer_id, groups, hour, 0, NULL, NULL, NULL, NULL, NULL, NULL, value"
+                    " FROM meters_bucketvalue WHERE {}",
+                    where,
+                )
+            )
+    return join(" UNION ALL ", parts)
+
+
+def tail_events(meter: Meter, customer: Customer | None, start: datetime, end: datetime, hint: int) -> Sql:
+    """The counting events of the span behind the watermark (`mark`).
+
+    The name is compared in a way no index serves: the few events behind the watermark are found by the index
+    (customer, id), never by walking the customer's whole period.
+    """
+    by_name = "event_name || '' = {}" if customer is not None else "event_name = {}"
+    where = compose(
+        "id > {} AND id > (SELECT rolled_up_to FROM mark) AND timestamp >= {} AND timestamp < {}",
+        value(hint),
+        value(start),
+        value(end),
+    )
+    return counting_events(meter, customer, compose("{} AND {}", compose(by_name, value(meter.event_name)), where))
+
+
+def cut_events(meter: Meter, customer: Customer | None, cut: Sequence[tuple[datetime, datetime]]) -> Sql:
+    """The counting events of these spans up to the watermark (`mark`)."""
+    spans = [compose("timestamp >= {} AND timestamp < {}", value(start), value(end)) for start, end in cut]
+    where = compose(
+        "event_name = {} AND id <= (SELECT rolled_up_to FROM mark) AND ({})",
+        value(meter.event_name),
+        join(" OR ", spans),
+    )
+    return counting_events(meter, customer, where)
+
+
+def counting_events(meter: Meter, customer: Customer | None, where: Sql) -> Sql:
+    """Of the events `where`, those that count for the meter, with what each brings."""
+    if customer is not None:
+        where = compose("customer_id = {} AND {}", value(customer.pk), where)
+    events = compose(
+        "SELECT customer_id, {} AS groups, timestamp, id, {} AS value, {} AS text FROM meters_event"
+        " WHERE {} AND voided_at IS NULL AND {}",
+        groups(meter),
+        reading(meter),
+        canonical(meter.property_key) if meter.aggregation == Aggregation.UNIQUE else Sql("NULL::text"),
+        where,
+        matches(_tree(meter)),
+    )
+    return compose("SELECT * FROM ({}) AS reading WHERE value IS NOT NULL", events)
+
+
+def floor_hour(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def ceil_hour(instant: datetime) -> datetime:
+    floor = floor_hour(instant)
+    return floor if floor == instant else floor + _HOUR
+
+
+def cut_hours(bounds: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
+    """The spans inside [first, last) bound that lie in an hour which some bound cuts."""
+    first, last = bounds[0], bounds[-1]
+    hours = sorted({floor_hour(bound) for bound in bounds if floor_hour(bound) != bound})
+    spans = [(max(hour, first), min(hour + _HOUR, last)) for hour in hours]
+    return [(start, end) for start, end in spans if start < end]
+
+
+# -- levels: what holds until something else is said ---------------------------------------------------------
+
+
+def _weigh(
+    meter: Meter, customer: Customer | None, window: int, start: datetime, end: datetime, grouped: bool
+) -> list[Measured]:
+    """Value times hours in one window. Hours that the tail reaches are read raw: their state cannot be merged."""
+    carried = _levels_before(meter, customer, start, grouped) if meter.carry_forward else {}
+    rows = _from_watermark(meter, lambda hint: _weighed(meter, customer, start, end, grouped, hint))
+    found: dict[tuple[int, tuple[str | None, ...]], Measured] = {}
+    for customer_id, keys, first_at, area, events, last_at in rows:
+        series = (customer_id, tuple(keys or ()))
+        level = carried.pop(series, ZERO)
+        seconds = EXACT.add(area, EXACT.multiply(level, _seconds(first_at - start)))
+        found[series] = Measured(window, *series, ratio(seconds, SECONDS_PER_HOUR), int(events), last_at)
+    for series, level in carried.items():
+        # Nothing happened in the window: what held before holds throughout.
+        seconds = EXACT.multiply(level, _seconds(end - start))
+        found[series] = Measured(window, *series, ratio(seconds, SECONDS_PER_HOUR), 0, None)
+    return [found[series] for series in sorted(found, key=str)]
+
+
+def _seconds(span: timedelta) -> Decimal:
+    return EXACT.scaleb(Decimal(span // timedelta(microseconds=1)), -6)
+
+
+def _weighed(meter: Meter, customer: Customer | None, start: datetime, end: datetime, grouped: bool, hint: int) -> Sql:
+    keys = Sql("groups") if grouped and meter.group_by else Sql("'{}'::text[]")
+    cut = cut_hours([start, end])
+    first, last = ceil_hour(start), floor_hour(end)
+    raw = compose(
+        "SELECT customer_id, {} AS series, timestamp AS first_at, timestamp AS last_at, id AS last_id,"
+        " value AS last_value, 0::numeric AS area, 1::bigint AS events FROM ({}) AS event",
+        keys,
+        join(
+            " UNION ALL ",
+            [Sql("SELECT * FROM tail")]
+            + ([cut_events(meter, customer, cut)] if cut else [])
+            + ([_dirty_events(meter, customer, first, last)] if first < last else []),
+        ),
+    )
+    if first < last:
+        of = compose("old.customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
+        raw = compose(
+            "{} UNION ALL SELECT customer_id, groups, first_at, last_at, last_id, last_value, area, events"
+            " FROM meters_bucket AS old WHERE meter_id = {} AND {} hour >= {} AND hour < {} AND {}"
+            " AND NOT EXISTS (SELECT FROM dirty WHERE dirty.customer_id = old.customer_id AND dirty.hour = old.hour)",
+            raw,
+            value(meter.pk),
+            of,
+            value(first),
+            value(last),
+            Sql("groups <> '{}'") if grouped and meter.group_by else Sql("groups = '{}'"),
+        )
+    return compose(
+        "WITH mark AS MATERIALIZED (SELECT rolled_up_to FROM meters_meter WHERE id = {}),"
+        " tail AS MATERIALIZED ({}),"
+        " dirty AS MATERIALIZED (SELECT DISTINCT customer_id, date_trunc('hour', timestamp, 'UTC') AS hour FROM tail),"
+        " piece AS ({}),"
+        " step AS (SELECT piece.*, lead(first_at, 1, {}::timestamptz) OVER ("
+        "PARTITION BY customer_id, series ORDER BY first_at, last_id) AS following FROM piece),"
+        " weighed AS (SELECT customer_id, series, min(first_at) AS first_at,"
+        " sum(area + last_value * extract(epoch FROM following - last_at)) AS area, sum(events)::bigint AS events,"
+        " max(last_at) AS last_at FROM step GROUP BY customer_id, series)"
+        " SELECT customer_id, series, first_at, area, events, last_at, rolled_up_to"
+        " FROM mark LEFT JOIN weighed ON true",
+        value(meter.pk),
+        tail_events(meter, customer, start, end, hint),
+        raw,
+        value(end),
+    )
+
+
+def _dirty_events(meter: Meter, customer: Customer | None, first: datetime, last: datetime) -> Sql:
+    """The rolled events of the whole hours that the tail reaches too."""
+    where = compose(
+        "event_name = {} AND id <= (SELECT rolled_up_to FROM mark) AND timestamp >= {} AND timestamp < {}"
+        " AND EXISTS (SELECT FROM dirty WHERE dirty.customer_id = meters_event.customer_id"
+        " AND meters_event.timestamp >= dirty.hour AND meters_event.timestamp < dirty.hour + interval '1 hour')",
+        value(meter.event_name),
+        value(first),
+        value(last),
+    )
+    return counting_events(meter, customer, where)
+
+
+def _levels_before(
+    meter: Meter, customer: Customer | None, instant: datetime, grouped: bool
+) -> dict[tuple[int, tuple[str | None, ...]], Decimal]:
+    """The last value before the instant, by customer and group."""
+    rows = _from_watermark(meter, lambda hint: _last_before(meter, customer, instant, grouped, hint))
+    return {(customer_id, tuple(keys or ())): level for customer_id, keys, level in rows}
+
+
+def _last_before(meter: Meter, customer: Customer | None, instant: datetime, grouped: bool, hint: int) -> Sql:
+    split = grouped and bool(meter.group_by)
+    keys = Sql("groups") if split else Sql("NULL::text[]")
+    of = compose("customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
+    # A weighted sum has a series of the whole beside those of its groups.
+    series = Sql("true")
+    if meter.aggregation == Aggregation.WEIGHTED_SUM and meter.group_by:
+        series = Sql("groups <> '{}'") if split else Sql("groups = '{}'")
+    cut = [(floor_hour(instant), instant)] if floor_hour(instant) != instant else []
+    parts = [
+        compose(
+            "SELECT customer_id, groups, last_at, last_id, last_value FROM meters_bucket"
+            " WHERE meter_id = {} AND {} hour < {} AND {}",
+            value(meter.pk),
+            of,
+            value(floor_hour(instant)),
+            series,
+        ),
+        compose(
+            "SELECT customer_id, groups, timestamp, id, value FROM ({}) AS event",
+            tail_events(meter, customer, EARLIEST, instant, hint),
+        ),
+    ]
+    if cut:
+        parts.append(
+            compose(
+                "SELECT customer_id, groups, timestamp, id, value FROM ({}) AS event", cut_events(meter, customer, cut)
+            )
+        )
+    return compose(
+        "WITH mark AS MATERIALIZED (SELECT rolled_up_to FROM meters_meter WHERE id = {}), piece AS ({}), latest AS ("
+        "SELECT DISTINCT ON (customer_id, {}) customer_id, {} AS keys, last_value FROM piece"
+        " ORDER BY customer_id, {}, last_at DESC, last_id DESC)"
+        " SELECT customer_id, keys, last_value, rolled_up_to FROM mark LEFT JOIN latest ON true",
+        value(meter.pk),
+        join(" UNION ALL ", parts),
+        keys,
+        keys,
+        keys,
+    )
+
+
+def _carried(
+    meter: Meter, customer: Customer | None, bounds: Sequence[datetime], grouped: bool, measured: list[Measured]
+) -> list[Measured]:
+    """`last` with the value carried into every window that has no event of its own."""
+    levels = _levels_before(meter, customer, bounds[0], grouped)
+    own = {(row.window, row.customer_id, row.groups): row for row in measured}
+    every = sorted({*levels, *((row.customer_id, row.groups) for row in measured)}, key=str)
+    filled = []
+    for series in every:
+        level = levels.get(series)
+        for window in range(len(bounds) - 1):
+            row = own.get((window, *series))
+            if row is None and level is not None:
+                row = Measured(window, *series, level, 0, None)
+            if row is not None:
+                level = row.quantity
+                filled.append(row)
+    return filled
 
 
 # -- the log -------------------------------------------------------------------------------------------------
@@ -255,19 +552,6 @@ def judge(*, meter: Meter, event_name: str, metadata: dict[str, Any] | None) -> 
 
 def _tree(meter: Meter) -> FilterGroup | None:
     return None if meter.filter is None else parse_filter(meter.filter)
-
-
-def _events_of(meter: Meter, *, customer: Customer | None, start: datetime, end: datetime) -> Sql:
-    """The events that count for the meter, with what each brings; for all but count, only those that bring a number."""
-    events = compose(
-        "SELECT customer_id, timestamp, id, {} AS value FROM meters_event WHERE {} AND {}",
-        reading(meter),
-        _span(event_name=meter.event_name, customer=customer, start=start, end=end),
-        matches(_tree(meter)),
-    )
-    if meter.aggregation == Aggregation.COUNT:
-        return events
-    return compose("SELECT * FROM ({}) AS reading WHERE value IS NOT NULL", events)
 
 
 def _span(*, event_name: str | None, customer: Customer | None, start: datetime, end: datetime) -> Sql:

@@ -7,6 +7,7 @@ def schedule(apps, schema_editor):
     IntervalSchedule = apps.get_model("django_celery_beat", "IntervalSchedule")
     PeriodicTask = apps.get_model("django_celery_beat", "PeriodicTask")
     minute, _ = IntervalSchedule.objects.get_or_create(every=1, period="minutes")
+    seconds, _ = IntervalSchedule.objects.get_or_create(every=5, period="seconds")
     hours, _ = IntervalSchedule.objects.get_or_create(every=6, period="hours")
     for name, task, interval, description in [
         (
@@ -14,6 +15,12 @@ def schedule(apps, schema_editor):
             "billing.tasks.close_due_cycles",
             minute,
             "Opens the next period of subscriptions, closes periods whose lateness window is over, issues invoices.",
+        ),
+        (
+            "Roll up usage",
+            "meters.tasks.roll_up",
+            seconds,
+            "Adds new events to the hourly buckets. Usage is exact without it, and slower to read.",
         ),
         (
             "Make partitions of the event log",

@@ -222,7 +222,7 @@ def test_an_event_on_its_way_when_a_period_closes_is_billed_in_it() -> None:
     thread, ingested = in_thread(ingest)
     assert stored.wait(LONGEST_WAIT)
     waiter, waited = in_thread(wait_for_ingestion_in_flight)
-    until(lambda: waiting_for_a_lock() == 1)
+    waiter.join(0.3)
     assert waited == []  # billing waits for the batch that read its clock before
     go_on.set()
     thread.join(LONGEST_WAIT)

@@ -75,7 +75,7 @@ def test_each_month_is_made_once_with_the_logs_indexes() -> None:
         bounds, indexes = cursor.fetchone()
     assert "2035-12-01 00:00:00+00" in bounds
     assert "2036-01-01 00:00:00+00" in bounds
-    assert indexes == 3
+    assert indexes == 4
 
 
 def test_months_are_counted_across_the_new_year() -> None:

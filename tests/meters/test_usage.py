@@ -186,15 +186,15 @@ def test_a_key_is_only_ever_a_name(send: Send, key: str) -> None:
     assert quantity(meter=meter("sum", key, filter=rule), customer=customer, start=START, end=END) == D(5)
 
 
-def test_several_meters_are_answered_by_one_statement(send: Send, django_assert_num_queries: Any) -> None:
+def test_each_meter_is_answered_by_one_statement(send: Send, django_assert_num_queries: Any) -> None:
     customer = acme()
     send(customer, "2026-03-02", {"v": 5})
     meters = [*four(), *four()]
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(len(meters)):
         assert len(quantities(meters=meters, customer=customer, start=START, end=END)) == 8
 
 
-def test_a_quantity_is_read_from_the_index_of_its_month(send: Send) -> None:
+def test_the_tail_is_read_by_arrival_and_only_from_its_month(send: Send) -> None:
     customer = acme()
     for month in ("2026-02-10", "2026-03-10", "2026-04-10"):
         send(customer, month, {"v": 1})
@@ -205,7 +205,7 @@ def test_a_quantity_is_read_from_the_index_of_its_month(send: Send) -> None:
         cursor.execute("SET LOCAL enable_seqscan = off")
         cursor.execute("EXPLAIN " + captured[0]["sql"])
         plan = "\n".join(line for (line,) in cursor.fetchall())
-    assert "meters_event_2026_03_customer_id_event_name_timestamp_idx" in plan
+    assert "meters_event_2026_03_customer_id_id_idx" in plan
     assert "2026_02" not in plan
     assert "2026_04" not in plan
 

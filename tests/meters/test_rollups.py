@@ -1,0 +1,312 @@
+"""Buckets, watermark and tail give the quantity of the raw log, at every moment, whatever happened in which order."""
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from customers.models import Customer
+from meters.aggregation import ZERO, aggregate, count_unique, weigh
+from meters.filters import is_present, parse_filter, read_identity, read_number
+from meters.ingestion import EventInput, store_events
+from meters.meters import create_meter
+from meters.models import Aggregation, Meter
+from meters.rollups import Hour, newest_event_id, rebuild, recompute, roll_meter, roll_up, settled_event_id
+from meters.usage import daily_quantities, measure, quantity
+from tests.base import acme, at, globex
+
+D = Decimal
+pytestmark = pytest.mark.django_db
+DAY = at("2026-03-10")
+GOLD = {"conjunction": "and", "clauses": [{"key": "tier", "operator": "equals", "value": "gold"}]}
+
+
+@dataclass
+class Reference:
+    """The raw events in plain Python, and every quantity computed from them anew."""
+
+    events: list[tuple[int, str, datetime, dict[str, Any] | None]] = field(default_factory=list)
+
+    def quantity(self, meter: Meter, customer: Customer, start: datetime, end: datetime) -> Decimal:
+        tree = parse_filter(meter.filter) if meter.filter else None
+        # Sorted is stable: of two at one instant the one that arrived last is the last.
+        mine = sorted(
+            (event for event in self.events if event[0] == customer.pk and event[1] == meter.event_name),
+            key=lambda event: event[2],
+        )
+        mine = [event for event in mine if tree is None or tree.matches(event[3])]
+        inside = [event for event in mine if start <= event[2] < end]
+        if meter.aggregation == Aggregation.COUNT:
+            return D(len(inside))
+        key = meter.property_key
+        if meter.aggregation == Aggregation.UNIQUE:
+            return count_unique(_canonical(event[3], key) for event in inside)
+        before = [number for event in mine if event[2] < start and (number := _number(event[3], key)) is not None]
+        level = before[-1] if before and meter.carry_forward else None
+        if meter.aggregation == Aggregation.WEIGHTED_SUM:
+            levels = [(event[2], number) for event in inside if (number := _number(event[3], key)) is not None]
+            return weigh(levels, start=start, end=end, before=level or ZERO)
+        numbers = [_number(event[3], key) for event in inside]
+        if meter.aggregation == Aggregation.LAST and not any(number is not None for number in numbers):
+            return level or ZERO
+        return aggregate(meter.aggregation, numbers)
+
+
+def _number(metadata: dict[str, Any] | None, key: str) -> Decimal | None:
+    return read_number(metadata[key]) if metadata is not None and is_present(metadata, key) else None
+
+
+def _canonical(metadata: dict[str, Any] | None, key: str) -> str | None:
+    return read_identity(metadata[key]) if metadata is not None and is_present(metadata, key) else None
+
+
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    (aggregation, changes)
+    for aggregation in Aggregation.values
+    for changes in ({}, {"filter": GOLD}, {"group_by": ["tier"]}, {"carry_forward": True})
+    if "carry_forward" not in changes or aggregation in ("last", "weighted_sum")
+]
+
+
+def meters() -> list[Meter]:
+    """One of each aggregation, plain, filtered, grouped and carried."""
+    return [a_meter(aggregation, **changes) for aggregation, changes in KINDS]
+
+
+def a_meter(aggregation: str, **changes: Any) -> Meter:
+    return create_meter(
+        name=aggregation,
+        event_name="e",
+        aggregation=aggregation,
+        property_key="" if aggregation == "count" else "v",
+        measurement_unit="u",
+        **changes,
+    )
+
+
+values = st.one_of(
+    st.integers(-5, 9),
+    st.integers(-5, 9).map(str),
+    st.sampled_from([D("0.1"), D("2.50"), "5.0", "many", True, "", 10**20, "x" * 8]),
+)
+metadatas = st.one_of(
+    st.none(),
+    st.fixed_dictionaries({}, optional={"v": values, "tier": st.sampled_from(["gold", "free", 1, "1.0"])}),
+)
+# Instants crowd around the edges of hours and windows, and often coincide.
+offsets = st.one_of(
+    st.sampled_from([0, 1, 3_599_999_999, 3_600_000_000, 3_600_000_001, 5_400_000_000, 86_399_999_999]),
+    st.integers(0, 6 * 3600).map(lambda seconds: seconds * 1_000_000),
+)
+events = st.tuples(st.booleans(), st.sampled_from(["e", "e", "e", "other"]), offsets, metadatas)
+steps = st.one_of(
+    st.lists(events, min_size=1, max_size=6).map(lambda batch: ("send", batch)),
+    st.integers(1, 4).map(lambda chunk: ("roll some", chunk)),
+    st.just(("roll", None)),
+    st.just(("rebuild", None)),
+    st.lists(st.sampled_from(KINDS), min_size=1, max_size=2).map(lambda kinds: ("new meters", kinds)),
+)
+WINDOWS = [
+    (DAY, DAY + timedelta(days=1)),
+    (DAY + timedelta(minutes=90), DAY + timedelta(hours=4, microseconds=1)),
+    (DAY + timedelta(microseconds=1), DAY + timedelta(hours=1)),
+    (DAY + timedelta(hours=1), DAY + timedelta(hours=2)),
+    (DAY + timedelta(minutes=10), DAY + timedelta(minutes=20)),
+    (DAY + timedelta(days=2), DAY + timedelta(days=3)),
+]
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4), st.lists(steps, min_size=2, max_size=8))
+def test_every_quantity_is_that_of_the_raw_events_at_every_step(
+    kinds: list[tuple[str, dict[str, Any]]], script: list[tuple[str, Any]]
+) -> None:
+    with transaction.atomic():
+        point = transaction.savepoint()
+        try:
+            play(kinds, script)
+        finally:
+            transaction.savepoint_rollback(point)
+
+
+def play(kinds: list[tuple[str, dict[str, Any]]], script: list[tuple[str, Any]]) -> None:
+    customers, reference, sent = [acme(), globex()], Reference(), 0
+    known = [a_meter(aggregation, **changes) for aggregation, changes in kinds]
+    for step, what in script:
+        if step == "send":
+            batch = []
+            for second, name, offset, metadata in what:
+                customer, instant = customers[second], DAY + timedelta(microseconds=offset)
+                sent += 1
+                batch.append(EventInput(f"evt_{sent}", customer.public_id, name, instant.isoformat(), metadata))
+                reference.events.append((customer.pk, name, instant, metadata))
+            assert store_events(events=batch, now=DAY + timedelta(days=40), backfill=True) == len(batch)
+            # The same batch again changes nothing.
+            assert store_events(events=batch, now=DAY + timedelta(days=40), backfill=True) == 0
+        elif step == "new meters":
+            known += [a_meter(aggregation, **changes) for aggregation, changes in what]
+        else:
+            for number, meter in enumerate(known):
+                if step == "rebuild":
+                    if number % 3 == 0:
+                        rebuild(meter=meter)
+                elif step == "roll some":
+                    roll_meter(meter_id=meter.pk, settled=newest_event_id(), chunk=what + number % 3)
+                else:
+                    while roll_meter(meter_id=meter.pk, settled=newest_event_id()):
+                        pass
+        check(known, customers, reference)
+
+
+def check(known: list[Meter], customers: list[Customer], reference: Reference) -> None:
+    for number, meter in enumerate(known):
+        if number % 2:
+            # Half of the readers hold an old copy of the meter, as a process that read it earlier does.
+            meter.refresh_from_db()
+        for customer in customers:
+            for start, end in WINDOWS:
+                found = quantity(meter=meter, customer=customer, start=start, end=end)
+                wanted = reference.quantity(meter, customer, start, end)
+                assert found == wanted, (
+                    meter.aggregation,
+                    meter.filter,
+                    meter.group_by,
+                    meter.carry_forward,
+                    start,
+                    end,
+                )
+
+
+def test_the_roller_moves_every_meter_to_what_is_settled() -> None:
+    customer = acme()
+    one, two = a_meter("count"), a_meter("sum")
+    store(customer, [(DAY, {"v": 3}), (DAY + timedelta(hours=5), {"v": 4})])
+    assert settled_event_id() == newest_event_id()
+    assert roll_up() == newest_event_id()
+    for meter in (one, two):
+        meter.refresh_from_db()
+        assert meter.rolled_up_to == newest_event_id()
+    assert buckets(two) == [(DAY, 1, D(3)), (DAY + timedelta(hours=5), 1, D(4))]
+    assert roll_up() == 0
+    store(customer, [(DAY + timedelta(minutes=1), {"v": 10})])
+    assert roll_up() == newest_event_id() - one.rolled_up_to
+    assert buckets(two) == [(DAY, 2, D(13)), (DAY + timedelta(hours=5), 1, D(4))]
+
+
+def test_a_meter_made_later_counts_what_came_before_it() -> None:
+    customer = acme()
+    store(customer, [(DAY, {"v": n}) for n in range(5)])
+    roll_up()
+    late = a_meter("sum")
+    assert quantity(meter=late, customer=customer, start=DAY, end=DAY + timedelta(days=1)) == 10
+    roll_up()
+    assert quantity(meter=late, customer=customer, start=DAY, end=DAY + timedelta(days=1)) == 10
+    assert buckets(late) == [(DAY, 5, D(10))]
+
+
+def test_counting_hours_again_gives_the_same_buckets() -> None:
+    customer, dice = acme(), random.Random(7)
+    made = meters()
+    store(customer, [(DAY + timedelta(minutes=dice.randrange(300)), {"v": dice.randrange(9)}) for _ in range(60)])
+    roll_up()
+    for meter in made:
+        before = dump(meter)
+        with transaction.atomic():
+            locked = Meter.objects.select_for_update().get(pk=meter.pk)
+            hours = [Hour(customer.pk, DAY + timedelta(hours=n)) for n in range(6)]
+            recompute(meter=locked, hours=hours, upto=locked.rolled_up_to)
+        assert dump(meter) == before
+
+
+def test_groups_are_read_apart_and_together() -> None:
+    customer = acme()
+    meter = a_meter("sum", group_by=["model", "region"])
+    store(
+        customer,
+        [
+            (DAY, {"v": 1, "model": "a", "region": "eu"}),
+            (DAY, {"v": 2, "model": "a", "region": "us"}),
+            (DAY + timedelta(hours=3), {"v": 4, "model": "a", "region": "eu"}),
+            (DAY + timedelta(hours=3), {"v": 8, "model": 5}),
+            (DAY + timedelta(hours=3), {"v": 16, "model": "5.0"}),
+        ],
+    )
+    wanted = {("a", "eu"): D(5), ("a", "us"): D(2), ("5", None): D(24)}
+    for _ in range(2):
+        rows = measure(meter=meter, customer=customer, bounds=[DAY, DAY + timedelta(days=1)], grouped=True)
+        assert {row.groups: row.quantity for row in rows} == wanted
+        assert quantity(meter=meter, customer=customer, start=DAY, end=DAY + timedelta(days=1)) == 31
+        roll_up()
+
+
+def test_a_seat_is_weighed_by_the_hours_it_was_held() -> None:
+    customer = acme()
+    seats = a_meter("weighted_sum", carry_forward=True)
+    store(customer, [(at("2026-03-09T22:00"), {"v": 10}), (at("2026-03-10T06:30"), {"v": 4})])
+    # 10 seats for 6.5 hours, then 4 seats for 17.5 hours
+    for _ in range(2):
+        assert quantity(meter=seats, customer=customer, start=DAY, end=DAY + timedelta(days=1)) == D(135)
+        # The day after: 4 seats for 24 hours, with no event of its own
+        following = (DAY + timedelta(days=1), DAY + timedelta(days=2))
+        assert quantity(meter=seats, customer=customer, start=following[0], end=following[1]) == D(96)
+        roll_up()
+    days = daily_quantities(
+        meter=seats, customer=customer, start=at("2026-03-09"), end=at("2026-03-12"), time_zone="UTC"
+    )
+    assert [day.quantity for day in days] == [D(20), D(135), D(96)]
+
+
+def test_days_of_a_zone_off_the_hour_are_cut_exactly() -> None:
+    customer = acme()
+    meter = a_meter("count")
+    # Midnight in Kathmandu is 18:15 UTC.
+    store(customer, [(at(f"2026-03-09T{clock}"), {}) for clock in ("18:14:59", "18:15", "18:59", "23:00")])
+    for _ in range(2):
+        days = daily_quantities(
+            meter=meter,
+            customer=customer,
+            start=at("2026-03-08T18:15"),
+            end=at("2026-03-10T18:15"),
+            time_zone="Asia/Kathmandu",
+        )
+        assert [(day.day.isoformat(), day.events) for day in days] == [("2026-03-09", 1), ("2026-03-10", 3)]
+        roll_up()
+
+
+def store(customer: Customer, levels: list[tuple[datetime, dict[str, Any]]]) -> None:
+    batch = [
+        EventInput(
+            f"evt_{newest_event_id()}_{n}", customer.public_id, "e", instant.astimezone(UTC).isoformat(), metadata
+        )
+        for n, (instant, metadata) in enumerate(levels)
+    ]
+    with transaction.atomic():
+        assert store_events(events=batch, now=DAY + timedelta(days=40), backfill=True) == len(batch)
+
+
+def buckets(meter: Meter) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT hour, events, total FROM meters_bucket WHERE meter_id = %s ORDER BY hour", [meter.pk])
+        return list(cursor.fetchall())
+
+
+def dump(meter: Meter) -> list[Any]:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT to_jsonb(b) FROM meters_bucket AS b WHERE meter_id = %s ORDER BY customer_id, hour, groups",
+            [meter.pk],
+        )
+        found: list[Any] = list(cursor.fetchall())
+        cursor.execute("SELECT to_jsonb(b) FROM meters_bucketvalue AS b WHERE meter_id = %s ORDER BY 1", [meter.pk])
+        return found + list(cursor.fetchall())
