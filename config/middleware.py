@@ -2,11 +2,16 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.contrib.auth import middleware as auth
+from django.contrib.messages import middleware as messages
+from django.contrib.sessions import middleware as sessions
+from django.http import HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
+from django.http.response import HttpResponseBase
+from django.middleware import common
 
 from config.views import is_page, json_error
 from customers.api.errors import ITEM_NOT_FOUND, too_large_message
@@ -75,3 +80,32 @@ def _content_length(request: HttpRequest) -> int:
         return int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
         return 0
+
+
+# -- what only pages need -------------------------------------------------------------------------------------
+#
+# An application has a key and no session; each of these would cost every request of the API some of its time.
+
+
+class SessionMiddleware(sessions.SessionMiddleware):
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        return super().__call__(request) if is_page(request) else self.get_response(request)
+
+
+class AuthenticationMiddleware(auth.AuthenticationMiddleware):
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        return super().__call__(request) if is_page(request) else self.get_response(request)
+
+
+class MessageMiddleware(messages.MessageMiddleware):
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        return super().__call__(request) if is_page(request) else self.get_response(request)
+
+
+class CommonMiddleware(common.CommonMiddleware):
+    def process_request(self, request: HttpRequest) -> HttpResponsePermanentRedirect | None:
+        """A body is not sent on to an address with a slash, so there is no need to look whether there is one."""
+        if request.method in ("GET", "HEAD") or is_page(request):
+            return super().process_request(request)
+        request.get_host()  # refuses a host that is not ours
+        return None

@@ -122,11 +122,11 @@ MIDDLEWARE = [
     "config.middleware.RefuseEarly",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.common.CommonMiddleware",
+    "config.middleware.SessionMiddleware",
+    "config.middleware.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "config.middleware.AuthenticationMiddleware",
+    "config.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -164,6 +164,9 @@ def _database() -> dict[str, Any]:
     options.setdefault("connect_timeout", 3)
     options.setdefault("tcp_user_timeout", 5000)
     options.setdefault("keepalives_idle", 5)
+    # Only for what asks for it: the statement that stores events (meters/ingestion.py).
+    options.setdefault("prepare_threshold", 5)
+    config["ENGINE"] = "config.postgresql"
     config["CONN_MAX_AGE"] = 600
     config["CONN_HEALTH_CHECKS"] = True
     return config

@@ -1,5 +1,9 @@
 """Storing events: read the bytes exactly, refuse the batch if anything in it is wrong, write it in one statement.
 
+Two ways lead into the log. `ingest_events` is for requests: when nothing is wrong with the batch, lock, clock, checks,
+writing and commit are one round trip. `store_events` is the long way, in a transaction of the caller's: it explains
+what is wrong, makes the months that are missing, and notes what is late. The first gives up in favour of the second.
+
 An event is stored once for ever: its id's hash is the key of meters_eventkey, and an id that is there already is passed
 over in silence, so that a client may send a batch again after a time-out.
 """
@@ -10,14 +14,16 @@ import math
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, DecimalException
-from typing import Any
+from typing import Any, LiteralString
 
 import msgspec
+import psycopg
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 
 from customers.errors import DomainError
 from meters.models import Backfill
@@ -285,7 +291,7 @@ class _Row(msgspec.Struct):
     e: str
     c: int
     n: str
-    t: datetime
+    t: datetime | None  # None: the clock under the lock, which only the statement knows
     m: dict[str, Any] | None
 
 
@@ -374,12 +380,17 @@ def _is_storable_number(value: object) -> bool:
     return value.adjusted() < 308 and isinstance(exponent, int) and exponent >= -MAX_DECIMALS
 
 
-def _check_timestamp(given: object, *, now: datetime, backfill: bool) -> datetime:
+def _check_timestamp(given: object, *, now: datetime | None, backfill: bool) -> datetime | None:
+    """The event's time. Without `now` nothing is compared with the clock: the statement does that."""
     if given is None:
         return now
     instant = read_timestamp(given) if isinstance(given, str | datetime) else None
     if instant is None:
         raise _Problem("INVALID_TIMESTAMP", "timestamp must be an ISO 8601 time such as 2026-01-31T12:00:00Z.")
+    if instant < EARLIEST:
+        raise _Problem("INVALID_TIMESTAMP", f"timestamp is before {EARLIEST.year}.")
+    if now is None:
+        return instant
     if instant > now + settings.EVENT_CLOCK_TOLERANCE:
         minutes = int(settings.EVENT_CLOCK_TOLERANCE.total_seconds() // 60)
         raise _Problem("INVALID_TIMESTAMP", f"timestamp is more than {minutes} minutes ahead of {_utc(now)}.")
@@ -389,8 +400,6 @@ def _check_timestamp(given: object, *, now: datetime, backfill: bool) -> datetim
             "INVALID_TIMESTAMP",
             f"timestamp is more than {minutes} minutes before {_utc(now)}; older events need a key that may backfill.",
         )
-    if instant < EARLIEST:
-        raise _Problem("INVALID_TIMESTAMP", f"timestamp is before {EARLIEST.year}.")
     return instant
 
 
@@ -464,6 +473,80 @@ GROUP BY customer_id
 """
 
 
+# The same for a batch with nothing wrong, from the lock to the commit: what is wrong is only noticed. The lock comes
+# first because every later step reads what the one before it made: the clock, then the ids, then the rows.
+_STORE_AT_ONCE = """
+WITH entered AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock_shared(%s)
+), moment AS MATERIALIZED (
+    SELECT clock_timestamp() AS now FROM entered
+), known AS MATERIALIZED (
+    SELECT array_agg((SELECT id FROM customers_customer WHERE public_id = given) ORDER BY place) AS ids
+    FROM unnest(%s::text[]) WITH ORDINALITY AS named (given, place)
+), incoming AS MATERIALIZED (
+    SELECT nextval((SELECT pg_get_serial_sequence('meters_event', 'id')::regclass)) AS id,
+           k, e, (SELECT ids FROM known)[c] AS c, n, coalesce(t, now) AS t, m, now
+    FROM moment CROSS JOIN jsonb_to_recordset(%s::jsonb)
+         AS event(k uuid, e text, c int, n text, t timestamptz, m jsonb)
+), verdict AS MATERIALIZED (
+    SELECT coalesce(bool_and(c IS NOT NULL AND t >= now - %s::interval AND t <= now + %s::interval), false) AS fine
+    FROM incoming
+), fresh AS (
+    INSERT INTO meters_eventkey (key, event, timestamp)
+    SELECT k, id, t FROM incoming WHERE (SELECT fine FROM verdict) ORDER BY k
+    ON CONFLICT DO NOTHING
+    RETURNING event
+), stored AS (
+    INSERT INTO meters_event (id, event_id, customer_id, event_name, timestamp, metadata)
+    SELECT id, e, c, n, t, m FROM incoming WHERE id IN (SELECT event FROM fresh) ORDER BY id
+    RETURNING id
+)
+SELECT CASE WHEN fine THEN (SELECT count(*) FROM stored) END FROM verdict
+"""
+
+
+def ingest_events(*, events: Sequence[EventInput], backfill: bool = False) -> int:
+    """Store all events or none, durably; returns how many were new. Raises as `store_events` does.
+
+    Not to be called inside a transaction: what it returns is on disk.
+    """
+    stored = _store_at_once(events)
+    if stored is None:
+        with transaction.atomic(durable=True):
+            stored = store_events(events=events, now=enter_ingestion(), backfill=backfill)
+    return stored
+
+
+def _store_at_once(events: Sequence[EventInput]) -> int | None:
+    """Store a batch with which nothing is wrong; None, with nothing stored, where it needs a closer look."""
+    rows, errors = _check(events, now=None, backfill=True)
+    if errors:
+        return None
+    places: dict[str, int] = {}
+    for index, row in rows.items():
+        name = events[index].customer_id
+        row.c = places.setdefault(name, len(places) + 1)
+    document = _encode(list(rows.values())).decode()
+    given = [INGESTION_LOCK, list(places), document, settings.LATENESS_WINDOW, settings.EVENT_CLOCK_TOLERANCE]
+    try:
+        # Only a test's own transaction may stand around this; a real one is refused.
+        with transaction.atomic(durable=True) if connection.in_atomic_block else nullcontext():
+            return _execute_prepared(_STORE_AT_ONCE, given)
+    except IntegrityError as error:
+        if isinstance(error.__cause__, psycopg.errors.CheckViolation):
+            return None  # the event's month has no partition yet
+        raise
+
+
+def _execute_prepared(statement: LiteralString, given: Sequence[object]) -> int | None:
+    """One statement, planned once per connection; Django's own cursors send a text that is planned each time."""
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
+    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+        row = cursor.execute(statement, given, prepare=True).fetchone()
+    return None if row is None else row[0]
+
+
 def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool = False) -> int:
     """Store all events or none; returns how many were new.
 
@@ -476,7 +559,7 @@ def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool 
         return 0
     rows, errors = _check(events, now=now, backfill=backfill)
     # Also when something is wrong already: one answer names everything.
-    months = {month_of(row.t) for row in rows.values()}
+    months = {month_of(row.t) for row in rows.values() if row.t is not None}
     customers, missing = _look_up({events[index].customer_id for index in rows}, months)
     for index, row in rows.items():
         row.c = customers.get(events[index].customer_id, 0)
@@ -500,7 +583,7 @@ def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool 
 
 
 def _check(
-    events: Sequence[EventInput], *, now: datetime, backfill: bool
+    events: Sequence[EventInput], *, now: datetime | None, backfill: bool
 ) -> tuple[dict[int, _Row], list[dict[str, Any]]]:
     """What can be told without the database: the rows by index (the customer still open) and the bad events."""
     rows: dict[int, _Row] = {}

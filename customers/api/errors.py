@@ -55,6 +55,12 @@ class BodyTooLarge(ApiError):
         super().__init__(too_large_message())
 
 
+class UnknownEncoding(ApiError):
+    status_code = status.HTTP_415_UNSUPPORTED_MEDIA_TYPE
+    default_code = "UNSUPPORTED_MEDIA_TYPE"
+    default_detail = "Send the body plain, or with `Content-Encoding: gzip` or `zstd`."
+
+
 class ReadOnlyKey(ApiError):
     status_code = status.HTTP_403_FORBIDDEN
     default_code = "FORBIDDEN"

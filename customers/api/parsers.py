@@ -3,23 +3,34 @@
 import codecs
 import decimal
 import json
+import sys
+import zlib
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from django.conf import settings
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
-from customers.api.errors import BodyTooLarge, InvalidBody
+from customers.api.errors import BodyTooLarge, InvalidBody, UnknownEncoding
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 # Deeper than anything the contract knows (a filter of three levels within a request is nine).
 MAX_DEPTH = 32
+# What a zstd frame may ask us to remember while it is unpacked: 8 MB, the format's own recommendation.
+_ZSTD_WINDOW_LOG = 23
+# Members of one packed body; each costs a copy of what follows it.
+_MAX_MEMBERS = 128
 
 
 def read_body(request: Request) -> bytes:
-    """The request's body as bytes, refused with 413 before it is read where it is too large."""
+    """The request's body as plain bytes; 413 where it is too large, packed or unpacked, before it is held in memory."""
     try:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
@@ -27,9 +38,59 @@ def read_body(request: Request) -> bytes:
     if length > settings.MAX_REQUEST_BYTES:
         raise BodyTooLarge
     try:
-        return bytes(request.body)
+        body = bytes(request.body)
     except OSError as error:  # the client went away, or sent less than it promised
         raise ParseError("The request body ended early.") from error
+    encoding = request.META.get("HTTP_CONTENT_ENCODING", "")
+    return unpack(body, encoding=encoding, limit=settings.MAX_REQUEST_BYTES) if encoding else body
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def unpack(body: bytes, *, encoding: str, limit: int) -> bytes:
+    """The body without its Content-Encoding (gzip or zstd). Never makes more than `limit` bytes and one of it.
+
+    Both formats allow several members in a row, and both are read to the end: what is cut short is refused, so is
+    anything behind it that is no member.
+    """
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return body
+    if name not in ("gzip", "x-gzip", "zstd"):
+        raise UnknownEncoding
+    parts: list[bytes] = []
+    room = limit + 1
+    rest = body
+    while rest:
+        if len(parts) == _MAX_MEMBERS:
+            raise InvalidBody(f"The body has more than {_MAX_MEMBERS} pieces of {name} data.")
+        try:
+            member = _decompressor(name)
+            part = member.decompress(rest, room)
+        except (zlib.error, zstd.ZstdError) as error:
+            raise InvalidBody(f"The body is not {name}, as its Content-Encoding says.") from error
+        parts.append(part)
+        room -= len(part)
+        if room <= 0:
+            raise BodyTooLarge
+        if not member.eof:
+            raise InvalidBody(f"The body ends in the middle of its {name} data.")
+        rest = member.unused_data
+    return b"".join(parts)
+
+
+def _decompressor(name: str) -> _Decompressor:
+    if name == "zstd":
+        return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
 
 
 class ExactJSONParser(BaseParser):

@@ -1,6 +1,5 @@
 """/events and /meters."""
 
-from django.db import transaction
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.exceptions import UnsupportedMediaType
@@ -22,7 +21,7 @@ from meters.api.objects import (
 )
 from meters.api.serializers import INGEST_BODY, EventQuery, MeterCreate, MeterQuery, MeterUpdate
 from meters.events import get_event, list_events
-from meters.ingestion import decode_batch, enter_ingestion, store_events
+from meters.ingestion import decode_batch, ingest_events
 from meters.meters import archive_meter, create_meter, get_meter, unarchive_meter, update_meter
 from meters.models import Meter
 
@@ -83,7 +82,8 @@ class IngestView(APIView):
             "1 to 1,000 events, all or none. An `event_id` that was stored before is passed over and not counted, so "
             "a batch may be sent again. An answer of 200 means that the events are on disk.\n\n"
             "400: something is wrong with some events; `errors` names each with `index`, `event_id`, `code` and "
-            "`message`. 422: the body is not JSON of this shape. An event may be as old as the lateness window "
+            "`message`. 422: the body is not JSON of this shape. The body may come packed (`Content-Encoding: gzip` or "
+            "`zstd`). An event may be as old as the lateness window "
             "(1 hour unless configured otherwise) and 5 minutes ahead; a key that may backfill sends older ones."
         ),
         request={"application/json": INGEST_BODY},
@@ -94,10 +94,7 @@ class IngestView(APIView):
             raise UnsupportedMediaType(request.content_type)
         events = decode_batch(read_body(request))
         backfill = isinstance(request.auth, ApiKey) and request.auth.backfill
-        # Durable: the answer leaves only after a real commit, never from inside a larger transaction.
-        with transaction.atomic(durable=True):
-            stored = store_events(events=events, now=enter_ingestion(), backfill=backfill)
-        made: IngestObject = {"ingested_count": stored}
+        made: IngestObject = {"ingested_count": ingest_events(events=events, backfill=backfill)}
         return Response(made)
 
     @extend_schema(exclude=True)
