@@ -4,9 +4,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 
+from django.db import connection, transaction
+
 from customers.errors import DomainError, NotFound
 from meters.filters import ORDERING, FilterError, FilterGroup, parse_filter, read_number, read_text
 from meters.models import CARRIED, MAX_GROUP_KEYS, Aggregation, Meter
+
+# Any constant will do; it only has to differ from the other advisory locks of this software.
+_NEW_METER_LOCK = 0x4D425F4E45574D31
 
 
 class InvalidMeter(DomainError):
@@ -54,6 +59,46 @@ def create_meter(
     values usage can be read; `carry_forward` lets a period of `last` or `weighted_sum` begin with the value that held
     before it.
     """
+    meter = build_meter(
+        name=name,
+        event_name=event_name,
+        aggregation=aggregation,
+        property_key=property_key,
+        measurement_unit=measurement_unit,
+        description=description,
+        filter=filter,
+        group_by=group_by,
+        carry_forward=carry_forward,
+    )
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock_shared(%s)", [_NEW_METER_LOCK])
+        meter.save(force_insert=True)
+    return meter
+
+
+def keep_meters_from_appearing() -> None:
+    """Until this transaction ends, no meter is made: whoever changes the log behind the watermarks knows them all.
+
+    Take it first in the transaction. Meters that are just being made are waited for.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_NEW_METER_LOCK])
+
+
+def build_meter(
+    *,
+    name: str,
+    event_name: str,
+    aggregation: str,
+    property_key: str = "",
+    measurement_unit: str,
+    description: str | None = None,
+    filter: Mapping[str, object] | None = None,
+    group_by: Sequence[str] = (),
+    carry_forward: bool = False,
+) -> Meter:
+    """A meter that `create_meter` would make, checked and not saved."""
     if aggregation not in Aggregation.values:
         raise InvalidMeter(f"aggregation.type: must be one of {', '.join(Aggregation.values)}.")
     if aggregation == Aggregation.COUNT:
@@ -70,7 +115,7 @@ def create_meter(
     for key in group_by:
         _check_text("group_by", key, 100)
     tree = None if filter is None else read_filter(filter)
-    return Meter.objects.create(
+    return Meter(
         name=_label("name", name, 255),
         event_name=event_name,
         aggregation=aggregation,

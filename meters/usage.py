@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Any, LiteralString
 from zoneinfo import ZoneInfo
 
@@ -24,12 +25,14 @@ from django.db import connection
 from customers.models import Customer
 from meters.aggregation import EXACT, SECONDS_PER_HOUR, ZERO, ratio
 from meters.events import exact_metadata
-from meters.filters import FilterGroup, is_present, parse_filter, read_number, read_text
+from meters.filters import FilterGroup, is_present, parse_filter, read_identity, read_number, read_text
 from meters.ingestion import EARLIEST
-from meters.models import Aggregation, Event, Meter
+from meters.models import Aggregation, Event, EventVoid, Meter
+from meters.partitions import MonthArchived, month_of
 from meters.sql import TRUE, Sql, canonical, compose, groups, join, matches, number, present, reading, value
 
 _HOUR = timedelta(hours=1)
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +60,41 @@ class DayVolume:
 
 @dataclass(frozen=True, slots=True)
 class MeterActivity:
-    """Every event of the meter's name, by what became of it: `seen` is the sum of the others."""
+    """Every event of the meter's name, by what became of it: `seen` is the sum of the others.
+
+    A void event is `voided` whatever else could be said of it.
+    """
 
     seen: int
     counted: int
     filtered_out: int
     unreadable: int
     missing: int
+    voided: int = 0
+
+
+class Outcome(StrEnum):
+    """What became of an event, in one word for a program."""
+
+    COUNTED = "counted"
+    VOIDED = "voided"
+    OTHER_NAME = "other_name"
+    FILTERED_OUT = "filtered_out"
+    MISSING = "missing"
+    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a meter makes of one event, and why, in words for a person. `value` is what it brings, if it is counted."""
 
-    counted: bool
+    outcome: Outcome
     value: Decimal | None
     reason: str
+
+    @property
+    def counted(self) -> bool:
+        return self.outcome == Outcome.COUNTED
 
 
 # -- quantities ----------------------------------------------------------------------------------------------
@@ -141,6 +163,46 @@ def measure(
     """
     if len(bounds) < 2 or bounds[0] >= bounds[-1]:
         return []
+    measured = _measure(meter, customer, bounds, grouped)
+    # Afterwards: a month that is dropped later was still there to be read.
+    _refuse_gaps(meter, customer, bounds)
+    return measured
+
+
+def _refuse_gaps(meter: Meter, customer: Customer | None, bounds: Sequence[datetime]) -> None:
+    """Raise MonthArchived where the quantities need events that are no longer in the log.
+
+    Whole hours of a dropped month are in the buckets. Not so what lies in an hour that a bound cuts, if there is
+    anything, nor what a meter would have counted that was made after the drop.
+    """
+    cut = sorted({floor_hour(bound) for bound in bounds if floor_hour(bound) != bound})
+    of = compose("customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
+    rows = _rows(
+        compose(
+            "SELECT month, dropped_at < {} FROM meters_archivedmonth"
+            " WHERE dropped_at IS NOT NULL AND events > 0 AND month >= {}::date AND month <= {}::date"
+            " AND (dropped_at < {} OR EXISTS (SELECT FROM meters_bucket WHERE meter_id = {} AND {}"
+            " hour = ANY({}::timestamptz[]) AND date_trunc('month', hour AT TIME ZONE 'UTC')::date = month))"
+            " ORDER BY month LIMIT 1",
+            value(meter.created_at),
+            value(month_of(bounds[0]).isoformat()),
+            value(month_of(bounds[-1] - _TICK).isoformat()),
+            value(meter.created_at),
+            value(meter.pk),
+            of,
+            value(cut),
+        )
+    )
+    for month, before in rows:
+        why = (
+            f"the meter “{meter.name}” was made later and never counted it"
+            if before
+            else "only whole hours of it can still be read"
+        )
+        raise MonthArchived(f"{month:%B %Y} was archived and dropped, and {why}. Restore it to read it.")
+
+
+def _measure(meter: Meter, customer: Customer | None, bounds: Sequence[datetime], grouped: bool) -> list[Measured]:
     if meter.aggregation == Aggregation.WEIGHTED_SUM:
         windows = list(itertools.pairwise(bounds))
         return [
@@ -480,22 +542,27 @@ def event_volume(
     return [DayVolume(day, found.get(index, 0)) for index, day in enumerate(days, start=1)]
 
 
-def meter_activity(*, meter: Meter, start: datetime, end: datetime) -> MeterActivity:
-    """What became of each event that bears the meter's name."""
+def meter_activity(*, meter: Meter, customer: Customer | None = None, start: datetime, end: datetime) -> MeterActivity:
+    """What became of each event that bears the meter's name; of all customers, or of one."""
     if meter.aggregation == Aggregation.COUNT:
         there, readable = TRUE, TRUE
+    elif meter.aggregation == Aggregation.UNIQUE:
+        # Any value can be told from another: none is unreadable.
+        there = readable = present(meter.property_key)
     else:
         there, readable = present(meter.property_key), compose("({} IS NOT NULL)", number(meter.property_key))
     rows = _rows(
         compose(
-            "SELECT count(*), count(*) FILTER (WHERE matches AND readable), count(*) FILTER (WHERE NOT matches),"
-            " count(*) FILTER (WHERE matches AND present AND NOT readable),"
-            " count(*) FILTER (WHERE matches AND NOT present)"
-            " FROM (SELECT {} AS matches, {} AS present, {} AS readable FROM meters_event WHERE {}) AS event",
+            "SELECT count(*), count(*) FILTER (WHERE live AND matches AND readable),"
+            " count(*) FILTER (WHERE live AND NOT matches),"
+            " count(*) FILTER (WHERE live AND matches AND present AND NOT readable),"
+            " count(*) FILTER (WHERE live AND matches AND NOT present), count(*) FILTER (WHERE NOT live)"
+            " FROM (SELECT {} AS matches, {} AS present, {} AS readable, voided_at IS NULL AS live"
+            " FROM meters_event WHERE {}) AS event",
             matches(_tree(meter)),
             there,
             readable,
-            _span(event_name=meter.event_name, customer=None, start=start, end=end),
+            _span(event_name=meter.event_name, customer=customer, start=start, end=end),
         )
     )
     return MeterActivity(*rows[0])
@@ -519,32 +586,68 @@ def meter_verdict(*, meter: Meter, event: Event) -> Verdict:
 
 
 def meter_verdicts(*, meter: Meter, events: Sequence[Event]) -> list[Verdict]:
-    """The same for several events, with one query for all: a stored number is read back digit for digit."""
+    """The same for several events, read together: a stored number is read back digit for digit."""
     metadata = exact_metadata(events)
-    return [judge(meter=meter, event_name=event.event_name, metadata=metadata.get(event.pk)) for event in events]
+    voids = _voids(events)
+    return [_judge_stored(meter, event, metadata.get(event.pk), voids.get(event.pk)) for event in events]
+
+
+def event_verdicts(*, event: Event) -> list[tuple[Meter, Verdict]]:
+    """What each meter makes of the event: first those that read its name, archived ones too, then the others."""
+    metadata = exact_metadata([event]).get(event.pk)
+    void = _voids([event]).get(event.pk)
+    meters = sorted(Meter.objects.order_by("name", "pk"), key=lambda meter: meter.event_name != event.event_name)
+    return [(meter, _judge_stored(meter, event, metadata, void)) for meter in meters]
+
+
+def _voids(events: Sequence[Event]) -> dict[int, EventVoid]:
+    voided = [event.pk for event in events if event.voided_at is not None]
+    return {void.event: void for void in EventVoid.objects.filter(event__in=voided)} if voided else {}
+
+
+def _judge_stored(meter: Meter, event: Event, metadata: dict[str, Any] | None, void: EventVoid | None) -> Verdict:
+    if event.voided_at is not None and event.event_name == meter.event_name:
+        why = f" by {void.author}: {void.reason}" if void is not None else ""
+        when = event.voided_at.astimezone(UTC)
+        return Verdict(Outcome.VOIDED, None, f"Voided on {when:%Y-%m-%d %H:%M} UTC{why}")
+    return judge(meter=meter, event_name=event.event_name, metadata=metadata)
+
+
+_BROUGHT = {
+    Aggregation.SUM: "is added to the sum",
+    Aggregation.MAX: "is compared with the highest value",
+    Aggregation.MIN: "is compared with the lowest value",
+    Aggregation.LAST: "is taken unless a later value follows",
+    Aggregation.AVG: "is averaged with the others",
+    Aggregation.WEIGHTED_SUM: "holds until a later value follows",
+}
 
 
 def judge(*, meter: Meter, event_name: str, metadata: dict[str, Any] | None) -> Verdict:
     """What the meter would make of an event with this name and metadata, stored or not."""
     if event_name != meter.event_name:
-        return Verdict(False, None, f"The meter reads events named “{meter.event_name}”, not “{event_name}”.")
+        return Verdict(
+            Outcome.OTHER_NAME, None, f"The meter reads events named “{meter.event_name}”, not “{event_name}”."
+        )
     tree = _tree(meter)
     if tree is not None and (why := tree.explain(metadata)):
-        return Verdict(False, None, f"Left out by the filter: {why}.")
+        return Verdict(Outcome.FILTERED_OUT, None, f"Left out by the filter: {why}.")
+    # Counting goes on in the archive; it bills only those who had the meter before.
+    archived = " The meter is archived: only products that have it already bill it." if meter.is_archived() else ""
     if meter.aggregation == Aggregation.COUNT:
-        return Verdict(True, Decimal(1), "Counted as 1 event.")
+        return Verdict(Outcome.COUNTED, Decimal(1), f"Counted as 1 event.{archived}")
     key = meter.property_key
     if metadata is None or not is_present(metadata, key):
-        return Verdict(False, None, f"Left out: it has no value under “{key}”.")
-    brought = read_number(metadata[key])
+        return Verdict(Outcome.MISSING, None, f"Left out: it has no value under “{key}”.")
+    given = metadata[key]
+    if meter.aggregation == Aggregation.UNIQUE:
+        words = f"“{read_identity(given)}” is counted once, however often it comes.{archived}"
+        return Verdict(Outcome.COUNTED, Decimal(1), words)
+    brought = read_number(given)
     if brought is None:
-        return Verdict(False, None, f"Left out: {key} is “{read_text(metadata[key])}”, which is not a number.")
-    words = {
-        Aggregation.SUM: "added to the sum",
-        Aggregation.MAX: "compared with the highest value",
-        Aggregation.LAST: "taken unless a later value follows",
-    }
-    return Verdict(True, brought, f"{read_text(brought)} is {words[Aggregation(meter.aggregation)]}.")
+        return Verdict(Outcome.UNREADABLE, None, f"Left out: {key} is “{read_text(given)}”, which is not a number.")
+    words = f"{read_text(brought)} {_BROUGHT[Aggregation(meter.aggregation)]}.{archived}"
+    return Verdict(Outcome.COUNTED, brought, words)
 
 
 # -- pieces --------------------------------------------------------------------------------------------------

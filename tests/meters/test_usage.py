@@ -16,6 +16,7 @@ from meters.usage import (
     DayQuantity,
     DayVolume,
     MeterActivity,
+    Outcome,
     Verdict,
     customer_quantities,
     daily_quantities,
@@ -369,15 +370,15 @@ def test_a_verdict_says_what_became_of_an_event_and_why(send: Send, django_asser
     with django_assert_num_queries(1):
         verdicts = meter_verdicts(meter=reader, events=events)
     assert verdicts == [
-        Verdict(True, exact, f"{exact} is added to the sum."),
-        Verdict(False, None, "Left out by the filter: tier is “free” and is not “premium”."),
-        Verdict(False, None, "Left out: it has no value under “v”."),
-        Verdict(False, None, "Left out: v is “many”, which is not a number."),
-        Verdict(False, None, "The meter reads events named “e”, not “f”."),
+        Verdict(Outcome.COUNTED, exact, f"{exact} is added to the sum."),
+        Verdict(Outcome.FILTERED_OUT, None, "Left out by the filter: tier is “free” and is not “premium”."),
+        Verdict(Outcome.MISSING, None, "Left out: it has no value under “v”."),
+        Verdict(Outcome.UNREADABLE, None, "Left out: v is “many”, which is not a number."),
+        Verdict(Outcome.OTHER_NAME, None, "The meter reads events named “e”, not “f”."),
     ]
     assert meter_verdict(meter=reader, event=events[1]) == verdicts[1]
-    assert meter_verdict(meter=meter("count"), event=events[3]) == Verdict(True, D(1), "Counted as 1 event.")
+    assert meter_verdict(meter=meter("count"), event=events[3]) == Verdict(Outcome.COUNTED, D(1), "Counted as 1 event.")
     assert judge(meter=meter("last"), event_name="e", metadata={"v": "5"}) == Verdict(
-        True, D(5), "5 is taken unless a later value follows."
+        Outcome.COUNTED, D(5), "5 is taken unless a later value follows."
     )
     assert meter_verdicts(meter=reader, events=[]) == []

@@ -1,0 +1,123 @@
+"""Voiding and money: a running period costs less, a closed one is adjusted on the next invoice."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from billing.corrections import preview_void
+from billing.cycles import running_usage, start_run, work_run
+from billing.models import Invoice, Subscription
+from customers.models import Customer
+from meters.models import Backfill, Event, EventVoid
+from meters.rollups import roll_up
+from meters.voids import Selection, void_event, void_events
+from tests.base import acme, at, globex, invoices_of, lines_of, send, subscribed, token_meter, usage_product
+
+pytestmark = pytest.mark.django_db
+D = Decimal
+
+
+def run(until: str) -> None:
+    instant = at(until)
+    work_run(run=start_run(trigger="command", until=instant, now=instant), clock=lambda: instant)
+
+
+def story(customer: Customer) -> Subscription:
+    """From 1 January, $10 a month, 2 cents a token, 100 tokens free. 400 tokens in January, 50 in February."""
+    meter = token_meter()
+    sold = subscribed(customer, usage_product((meter, "2", 100), fee=1000), on="2026-01-01")
+    for day, tokens in (("2026-01-10", 150), ("2026-01-20", 250)):
+        send(customer, on=day, name="token.usage", metadata={"tokens": tokens})
+    return sold
+
+
+def january(**changes: Any) -> Selection:
+    return Selection(at("2026-01-01"), at("2026-02-01"), **{"event_name": "token.usage", **changes})
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+def test_a_void_after_closing_lowers_the_next_invoice(rolled: bool) -> None:
+    customer = acme()
+    sold = story(customer)
+    if rolled:
+        roll_up()
+    run("2026-02-01T01:00")
+    # 300 chargeable tokens at 2 cents, and February's fee
+    closing = invoices_of(sold)[-1]
+    assert closing.total == 600 + 1000
+    wrong = Event.objects.get(timestamp=at("2026-01-20")).event_id
+    void_event(event_id=wrong, reason="test data", author="ada", now=at("2026-02-10"))
+    assert invoices_of(sold)[-1].total == 1600, "an issued invoice never changes"
+    send(customer, on="2026-02-15", name="token.usage", metadata={"tokens": 500})
+    run("2026-03-01T01:00")
+    # March's fee; February's 400 chargeable tokens; January should have been 50 chargeable tokens, not 300
+    corrected = invoices_of(sold)[-1]
+    assert [(kind, amount) for kind, _, _, amount in lines_of(corrected)] == [
+        ("fee", D(1000)),
+        ("usage", D(800)),
+        ("adjustment", D(-500)),
+    ]
+    adjustment = corrected.lines.get(kind="adjustment")
+    assert (adjustment.period_start, adjustment.quantity) == (at("2026-01-01"), D(-250))
+    run("2026-04-01T01:00")
+    assert [(kind, amount) for kind, _, _, amount in lines_of(invoices_of(sold)[-1])] == [
+        ("fee", D(1000)),
+        ("usage", D(0)),
+    ]
+
+
+def test_the_preview_names_the_money_of_open_and_closed_periods_and_saves_nothing() -> None:
+    customer, other = acme(), globex()
+    sold = story(customer)
+    run("2026-02-01T01:00")
+    send(customer, on="2026-02-15", name="token.usage", metadata={"tokens": 500})
+    send(other, on="2026-02-15", name="token.usage", metadata={"tokens": 500})
+    where = Selection(at("2026-01-15"), at("2026-03-01"), event_name="token.usage")
+    before = (Backfill.objects.count(), Invoice.objects.count())
+    found = preview_void(where=where, now=at("2026-02-20"))
+    assert (found.voided.events, found.voided.customers, found.complete) == (3, 2, True)
+    assert [(effect.period.start, effect.closed, effect.change) for effect in found.money] == [
+        (at("2026-01-01"), True, D(-500)),
+        (at("2026-02-01"), False, D(-800)),
+    ]
+    assert {effect.period.subscription for effect in found.money} == {sold}
+    assert found.totals == {"USD": D(-1300)}
+    assert [(unit.customer, unit.before, unit.after) for unit in found.voided.units] == [
+        (customer, D(750), D(0)),
+        (other, D(500), D(0)),
+    ]
+    assert (Backfill.objects.count(), Invoice.objects.count()) == before
+    assert not EventVoid.objects.exists()
+    assert not Event.objects.filter(voided_at__isnull=False).exists()
+    # Doing it comes to what was said.
+    void_events(where=where, reason="test data", author="ada", now=at("2026-02-20"))
+    usage = running_usage(subscription=sold, now=at("2026-02-20"))
+    assert usage is not None
+    assert usage.total == 0
+
+
+def test_within_the_free_units_a_void_costs_nothing() -> None:
+    customer = acme()
+    sold = subscribed(customer, usage_product((token_meter(), "2", 100)), on="2026-01-01")
+    send(customer, on="2026-01-10", name="token.usage", metadata={"tokens": 60})
+    found = preview_void(where=january(), now=at("2026-01-20"))
+    assert (found.voided.events, found.money, found.totals) == (1, (), {})
+    assert [(unit.before, unit.after) for unit in found.voided.units] == [(D(60), D(0))]
+    assert sold.periods.count() == 1
+
+
+def test_an_empty_selection_has_no_effect() -> None:
+    found = preview_void(where=january(), now=at("2026-01-20"))
+    assert (found.voided.events, found.voided.units, found.money, found.complete) == (0, (), (), True)
+
+
+def test_a_preview_too_wide_to_rate_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("billing.corrections.MOST_PERIODS", 1)
+    meter = token_meter()
+    product = usage_product((meter, "2", 0))
+    for customer in (acme(), globex()):
+        subscribed(customer, product, on="2026-01-01")
+        send(customer, on="2026-01-10", name="token.usage", metadata={"tokens": 60})
+    found = preview_void(where=january(), now=at("2026-01-20"))
+    assert (found.complete, len(found.money), found.voided.events) == (False, 1, 2)
