@@ -22,7 +22,8 @@ from django.db import connection, transaction
 from meters.filters import parse_filter
 from meters.ingestion import wait_for_writers
 from meters.models import Aggregation, Meter
-from meters.sql import Sql, canonical, compose, groups, matches, reading, value
+from meters.partitions import MonthArchived, dropped_months, month_of
+from meters.sql import Sql, canonical, compose, groups, join, matches, reading, value
 
 # Ids rolled in one transaction: enough to be quick, little enough to be short.
 CHUNK = 500_000
@@ -67,14 +68,19 @@ def roll_up(*, patience: float | None = PATIENCE_SECONDS) -> int:
     settled = settled_event_id(patience=patience)
     if settled is None:
         return 0
-    furthest = 0
-    behind = Meter.objects.filter(rolled_up_to__lt=settled).order_by("pk").values_list("pk", flat=True)
-    for pk in list(behind):
-        moved = 0
-        while step := roll_meter(meter_id=pk, settled=settled):
-            moved += step
-        furthest = max(furthest, moved)
-    return furthest
+    names: dict[str, list[int]] = {}
+    behind = Meter.objects.filter(rolled_up_to__lt=settled).order_by("pk")
+    for pk, event_name in behind.values_list("pk", "event_name"):
+        names.setdefault(event_name, []).append(pk)
+    moved = dict.fromkeys(names, 0)
+    while names:
+        # In turns, so that one that has the whole log to read does not keep the others waiting.
+        for event_name, meter_ids in list(names.items()):
+            step = roll_meters(meter_ids=meter_ids, settled=settled)
+            moved[event_name] += step
+            if not step:
+                del names[event_name]
+    return max(moved.values(), default=0)
 
 
 def keep_rolled_up(*, seconds: float = BUSY_SECONDS) -> None:
@@ -93,32 +99,55 @@ def keep_rolled_up(*, seconds: float = BUSY_SECONDS) -> None:
 
 
 def roll_meter(*, meter_id: int, settled: int, chunk: int = CHUNK) -> int:
-    """One step of one meter, in one transaction. Returns how many ids it moved over; 0 when it is there, or busy."""
+    """One step of one meter. Returns how many ids it moved over; 0 when it is there, or busy."""
+    return roll_meters(meter_ids=[meter_id], settled=settled, chunk=chunk)
+
+
+def roll_meters(*, meter_ids: Sequence[int], settled: int, chunk: int = CHUNK) -> int:
+    """One step of several meters, in one transaction. Returns the longest step, in ids.
+
+    Meters that read one event name and stand at one place share the reading of the log.
+    """
+    longest = 0
     with transaction.atomic():
-        meter = Meter.objects.select_for_update(skip_locked=True).filter(pk=meter_id).first()
-        if meter is None or meter.rolled_up_to >= settled:
-            return 0
-        upto = min(settled, meter.rolled_up_to + chunk)
-        _add(meter, after=meter.rolled_up_to, upto=upto)
-        Meter.objects.filter(pk=meter_id).update(rolled_up_to=upto)
-        return upto - meter.rolled_up_to
+        meters = Meter.objects.select_for_update(skip_locked=True).filter(pk__in=meter_ids, rolled_up_to__lt=settled)
+        together: dict[tuple[str, int], list[Meter]] = {}
+        for meter in meters.order_by("pk"):
+            together.setdefault((meter.event_name, meter.rolled_up_to), []).append(meter)
+        for (_, after), group in together.items():
+            upto = min(settled, after + chunk)
+            _add(group, after=after, upto=upto)
+            Meter.objects.filter(pk__in=[meter.pk for meter in group]).update(rolled_up_to=upto)
+            longest = max(longest, upto - after)
+    return longest
 
 
-def _add(meter: Meter, *, after: int, upto: int) -> None:
-    """Merge the events with ids in (after, upto] into the buckets."""
+def _add(meters: Sequence[Meter], *, after: int, upto: int) -> None:
+    """Merge the events with ids in (after, upto] into the buckets of meters that read one event name."""
     ids = compose("id > {} AND id <= {}", value(after), value(upto))
-    if meter.aggregation == Aggregation.WEIGHTED_SUM:
-        # Where events arrive out of order, the state of an hour cannot be merged: count the touched hours again.
-        touched = _fetch(compose("SELECT DISTINCT customer_id, hour FROM ({}) AS event", _events(meter, ids)))
-        recompute(meter=meter, hours=[Hour(customer, hour) for customer, hour in touched], upto=upto)
-        return
-    _insert(meter, _events(meter, ids))
+    shared = [meter for meter in meters if meter.aggregation in _SHARED and not meter.group_by]
+    if len(shared) > 1:
+        _insert_together(shared, ids)
+    else:
+        shared = []
+    for meter in meters:
+        if meter in shared:
+            continue
+        if meter.aggregation == Aggregation.WEIGHTED_SUM:
+            # Where events arrive out of order, the state of an hour cannot be merged: count the touched hours again.
+            touched = _fetch(compose("SELECT DISTINCT customer_id, hour FROM ({}) AS event", _events(meter, ids)))
+            recompute(meter=meter, hours=[Hour(customer, hour) for customer, hour in touched], upto=upto)
+        else:
+            _insert(meter, _events(meter, ids))
 
 
 def recompute(*, meter: Meter, hours: Sequence[Hour], upto: int) -> None:
     """Count these hours again from the log, up to the id `upto`. The meter's row must be locked."""
     if not hours:
         return
+    # What is no longer in the log cannot be counted again.
+    if gone := dropped_months(months={month_of(place.hour) for place in hours}):
+        raise MonthArchived(f"{min(gone):%B %Y} was archived and dropped; restore it before it is counted again.")
     places = compose(
         "SELECT DISTINCT customer_id, hour FROM unnest({}::bigint[], {}::timestamptz[]) AS place (customer_id, hour)",
         value([place.customer_id for place in hours]),
@@ -152,18 +181,52 @@ def recompute(*, meter: Meter, hours: Sequence[Hour], upto: int) -> None:
         _insert(meter, events)
 
 
+def recount_span(*, meter: Meter, start: datetime, end: datetime) -> None:
+    """Count all whole hours in [start, end) again from the log, up to the watermark. The meter's row must be locked."""
+    for table in _TABLES:
+        _execute(
+            compose(
+                "DELETE FROM {} WHERE meter_id = {} AND hour >= {} AND hour < {}",
+                table,
+                value(meter.pk),
+                value(start),
+                value(end),
+            )
+        )
+    inside = compose(
+        "id <= {} AND timestamp >= {} AND timestamp < {}", value(meter.rolled_up_to), value(start), value(end)
+    )
+    if meter.aggregation == Aggregation.WEIGHTED_SUM:
+        _insert_levels(meter, _events(meter, inside))
+    else:
+        _insert(meter, _events(meter, inside))
+
+
 def rebuild(*, meter: Meter) -> None:
-    """Forget the meter's buckets and start again at zero; readers stay exact, and slower, until it has caught up."""
+    """Forget the meter's buckets and start again at zero; readers stay exact, and slower, until it has caught up.
+
+    The buckets of months that are no longer in the log stay: nothing else knows what was counted there.
+    """
     with transaction.atomic():
         locked = Meter.objects.select_for_update().get(pk=meter.pk)
         for table in _TABLES:
-            _execute(compose("DELETE FROM {} WHERE meter_id = {}", table, value(locked.pk)))
+            _execute(
+                compose(
+                    "DELETE FROM {} AS old WHERE meter_id = {} AND NOT EXISTS ("
+                    "SELECT FROM meters_archivedmonth WHERE dropped_at IS NOT NULL"
+                    " AND month = date_trunc('month', old.hour AT TIME ZONE 'UTC')::date)",
+                    table,
+                    value(locked.pk),
+                )
+            )
         Meter.objects.filter(pk=locked.pk).update(rolled_up_to=0, rebuilds=locked.rebuilds + 1)
     meter.refresh_from_db(fields=["rolled_up_to", "rebuilds"])
 
 
 # -- the statements ------------------------------------------------------------------------------------------
 
+# Half the cost of date_trunc(), which looks the time zone up for each row. Hours of UTC have no exceptions.
+_HOUR = Sql("date_bin('1 hour', timestamp, timestamptz '2000-01-01 00:00Z')")
 _TABLES = (Sql("meters_bucket"), Sql("meters_bucketvalue"))
 
 
@@ -172,9 +235,10 @@ def _events(meter: Meter, which: Sql) -> Sql:
     tree = None if meter.filter is None else parse_filter(meter.filter)
     text = canonical(meter.property_key) if meter.aggregation == Aggregation.UNIQUE else Sql("NULL::text")
     rows = compose(
-        "SELECT customer_id, date_trunc('hour', timestamp, 'UTC') AS hour, {} AS groups, timestamp, id,"
+        "SELECT customer_id, {} AS hour, {} AS groups, timestamp, id,"
         " {} AS value, {} AS text FROM meters_event"
-        " WHERE event_name = {} AND voided_at IS NULL AND {} AND {}",
+        " WHERE event_name = {} AND voided_at IS NULL AND {} AND {} OFFSET 0",
+        _HOUR,
         groups(meter),
         reading(meter),
         text,
@@ -206,6 +270,66 @@ _STATE: dict[str, dict[str, LiteralString]] = {
 }
 
 
+# What several meters can compute beside one another in one pass: nothing that needs an order, or groups of its own.
+_SHARED = {Aggregation.COUNT, Aggregation.SUM, Aggregation.AVG, Aggregation.MIN, Aggregation.MAX}
+
+_MERGE: LiteralString = (
+    " ON CONFLICT (meter_id, customer_id, hour, groups) DO UPDATE SET"
+    " events = old.events + excluded.events, total = old.total + excluded.total,"
+    " lowest = least(old.lowest, excluded.lowest), highest = greatest(old.highest, excluded.highest),"
+    " first_at = least(old.first_at, excluded.first_at), last_at = greatest(old.last_at, excluded.last_at),"
+    " last_id = CASE WHEN (excluded.last_at, excluded.last_id) > (old.last_at, old.last_id)"
+    " THEN excluded.last_id ELSE old.last_id END,"
+    " last_value = CASE WHEN (excluded.last_at, excluded.last_id) > (old.last_at, old.last_id)"
+    " THEN excluded.last_value ELSE old.last_value END"
+)
+
+
+def _insert_together(meters: Sequence[Meter], ids: Sql) -> None:
+    """The buckets of several meters of one event name, in one pass over the log.
+
+    Each meter is a column of the pass (NULL where an event does not count for it), and becomes rows again at the end.
+    OFFSET 0 keeps the planner from computing a column once for every place that mentions it.
+    """
+    readings, states, places = [], [], []
+    for number, meter in enumerate(meters):
+        tree = None if meter.filter is None else parse_filter(meter.filter)
+        column = Sql(f"v{number}")
+        readings.append(compose("CASE WHEN {} THEN {} END AS {}", matches(tree), reading(meter), column))
+        state = {**_EMPTY, **_STATE[meter.aggregation]}
+        parts = [
+            "count(value)",
+            "min(timestamp) FILTER (WHERE value IS NOT NULL)",
+            "max(timestamp) FILTER (WHERE value IS NOT NULL)",
+            *(state[name] for name in ("total", "lowest", "highest")),
+        ]
+        names = [f"s{number}_{place}" for place in range(len(parts))]
+        states += [
+            Sql(f"{part.replace('value', column.text)} AS {name}") for part, name in zip(parts, names, strict=True)
+        ]
+        places.append(compose("({}::bigint, {})", value(meter.pk), Sql(", ".join(names))))
+    _execute(
+        compose(
+            "WITH event AS (SELECT customer_id, {} AS hour, timestamp, {} FROM meters_event"
+            " WHERE event_name = {} AND voided_at IS NULL AND {} OFFSET 0),"
+            " per_hour AS (SELECT customer_id, hour, {} FROM event GROUP BY customer_id, hour)"
+            " INSERT INTO meters_bucket AS old"
+            " (meter_id, customer_id, hour, events, first_at, last_at, total, lowest, highest)"
+            " SELECT meter_id, customer_id, hour, events, first_at, last_at, total, lowest, highest"
+            " FROM per_hour CROSS JOIN LATERAL (VALUES {})"
+            " AS state (meter_id, events, first_at, last_at, total, lowest, highest)"
+            " WHERE events > 0 ORDER BY meter_id, customer_id, hour{}",
+            _HOUR,
+            join(", ", readings),
+            value(meters[0].event_name),
+            ids,
+            join(", ", states),
+            join(", ", places),
+            Sql(_MERGE),
+        )
+    )
+
+
 def _insert(meter: Meter, events: Sql) -> None:
     state = {**_EMPTY, **_STATE[meter.aggregation]}
     columns = join_names(state)
@@ -215,18 +339,11 @@ def _insert(meter: Meter, events: Sql) -> None:
             " (meter_id, customer_id, hour, groups, events, first_at, last_at,"
             " total, lowest, highest, last_id, last_value)"
             " SELECT {}, customer_id, hour, groups, count(*), min(timestamp), max(timestamp), {}"
-            " FROM ({}) AS event GROUP BY customer_id, hour, groups ORDER BY customer_id, hour, groups"
-            " ON CONFLICT (meter_id, customer_id, hour, groups) DO UPDATE SET"
-            " events = old.events + excluded.events, total = old.total + excluded.total,"
-            " lowest = least(old.lowest, excluded.lowest), highest = greatest(old.highest, excluded.highest),"
-            " first_at = least(old.first_at, excluded.first_at), last_at = greatest(old.last_at, excluded.last_at),"
-            " last_id = CASE WHEN (excluded.last_at, excluded.last_id) > (old.last_at, old.last_id)"
-            " THEN excluded.last_id ELSE old.last_id END,"
-            " last_value = CASE WHEN (excluded.last_at, excluded.last_id) > (old.last_at, old.last_id)"
-            " THEN excluded.last_value ELSE old.last_value END",
+            " FROM ({}) AS event GROUP BY customer_id, hour, groups ORDER BY customer_id, hour, groups{}",
             value(meter.pk),
             columns,
             events,
+            Sql(_MERGE),
         )
     )
     if meter.aggregation == Aggregation.UNIQUE:

@@ -49,7 +49,7 @@ _TEXT: LiteralString = "(meters_event.metadata ->> {}::text)"
 # CASE decides before the cast is tried, so a text that is no number is never cast.
 _NUMBER: LiteralString = (
     "(CASE jsonb_typeof(meters_event.metadata -> {}::text)"
-    " WHEN 'number' THEN (meters_event.metadata ->> {}::text)::numeric"
+    " WHEN 'number' THEN (meters_event.metadata -> {}::text)::numeric"
     " WHEN 'string' THEN CASE WHEN (meters_event.metadata ->> {}::text) ~ {}"
     " THEN (meters_event.metadata ->> {}::text)::numeric END END)"
 )

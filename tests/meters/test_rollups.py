@@ -17,7 +17,7 @@ from meters.filters import is_present, parse_filter, read_identity, read_number
 from meters.ingestion import EventInput, store_events
 from meters.meters import create_meter
 from meters.models import Aggregation, Meter
-from meters.rollups import Hour, newest_event_id, rebuild, recompute, roll_meter, roll_up, settled_event_id
+from meters.rollups import Hour, newest_event_id, rebuild, recompute, roll_meter, roll_meters, roll_up, settled_event_id
 from meters.usage import daily_quantities, measure, quantity
 from tests.base import acme, at, globex
 
@@ -108,6 +108,7 @@ events = st.tuples(st.booleans(), st.sampled_from(["e", "e", "e", "other"]), off
 steps = st.one_of(
     st.lists(events, min_size=1, max_size=6).map(lambda batch: ("send", batch)),
     st.integers(1, 4).map(lambda chunk: ("roll some", chunk)),
+    st.integers(1, 4).map(lambda chunk: ("roll together", chunk)),
     st.just(("roll", None)),
     st.just(("rebuild", None)),
     st.lists(st.sampled_from(KINDS), min_size=1, max_size=2).map(lambda kinds: ("new meters", kinds)),
@@ -156,16 +157,18 @@ def play(kinds: list[tuple[str, dict[str, Any]]], script: list[tuple[str, Any]])
             assert store_events(events=batch, now=DAY + timedelta(days=40), backfill=True) == 0
         elif step == "new meters":
             known += [a_meter(aggregation, **changes) for aggregation, changes in what]
+        elif step == "roll":
+            # Meters that stand at one place share one pass over the log.
+            roll_up()
+        elif step == "roll together":
+            roll_meters(meter_ids=[meter.pk for meter in known], settled=newest_event_id(), chunk=what)
         else:
             for number, meter in enumerate(known):
                 if step == "rebuild":
                     if number % 3 == 0:
                         rebuild(meter=meter)
-                elif step == "roll some":
-                    roll_meter(meter_id=meter.pk, settled=newest_event_id(), chunk=what + number % 3)
                 else:
-                    while roll_meter(meter_id=meter.pk, settled=newest_event_id()):
-                        pass
+                    roll_meter(meter_id=meter.pk, settled=newest_event_id(), chunk=what + number % 3)
         check(known, customers, reference)
 
 
