@@ -83,6 +83,11 @@ EVENT_CLOCK_TOLERANCE = timedelta(minutes=5)
 MAX_EVENTS_PER_BATCH = 1000
 # A thousand events of the largest allowed metadata do not fit; a thousand ordinary ones do ten times over.
 MAX_REQUEST_BYTES = _whole_number("MAX_REQUEST_BYTES", 5 * 1024 * 1024, least=1024)
+# Files of events that an operator uploads lie in VAR_DIR/imports; web and worker both need that folder.
+IMPORT_MAX_BYTES = _whole_number("IMPORT_MAX_BYTES", 200 * 1024 * 1024, least=1024)
+# Whole months of events that stay in the database; older ones are archived and dropped. 0 keeps all for ever.
+EVENT_RETENTION_MONTHS = _whole_number("EVENT_RETENTION_MONTHS", 0)
+EVENT_ARCHIVE_DIR = Path(env("EVENT_ARCHIVE_DIR", default=str(VAR_DIR / "archive"))).resolve()
 # Days an invoice may stay open before it is shown as overdue.
 PAYMENT_TERM = timedelta(days=_whole_number("PAYMENT_TERM_DAYS", 14))
 PORTAL_LINK_LIFETIME = timedelta(hours=24)

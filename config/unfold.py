@@ -80,6 +80,7 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("Meters", "speed", "meters.meter"),
                     _item("Events", "receipt_long", "meters.event"),
+                    _item("Imports", "upload_file", "meters.eventimport"),
                 ],
             },
             {

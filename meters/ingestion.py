@@ -26,8 +26,8 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
 from customers.errors import DomainError
-from meters.models import Backfill
-from meters.partitions import ensure_partitions, month_of, partition_name
+from meters.models import Backfill, EventKey
+from meters.partitions import dropped_months, ensure_partitions, month_of, partition_name
 
 # Any constants will do; they only have to differ from the other advisory locks of this software.
 INGESTION_LOCK = 0x4D425F494E474553
@@ -570,7 +570,9 @@ def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool 
         errors.sort(key=lambda error: error["index"])
         raise EventsRefused(_summary(errors), code=errors[0]["code"], errors=errors)
     if missing:
-        ensure_partitions(months=months)
+        if gone := dropped_months(months=months):
+            rows = _without_dropped(events, rows, gone)
+        ensure_partitions(months=months - gone)
     with connection.cursor() as cursor:
         cursor.execute(_STORE, [_encode(list(rows.values())).decode(), now - settings.LATENESS_WINDOW])
         stored = cursor.fetchall()
@@ -580,6 +582,25 @@ def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool 
             for customer, _, count, first, last in late
         )
     return sum(found[1] for found in stored)
+
+
+def _without_dropped(events: Sequence[EventInput], rows: dict[int, _Row], gone: set[date]) -> dict[int, _Row]:
+    """The rows but for repeats of what lay in the dropped months. What would be new there is refused."""
+    there = {index: row for index, row in rows.items() if row.t is not None and month_of(row.t) in gone}
+    known = {key.hex for key in EventKey.objects.in_bulk([row.k for row in there.values()])}
+    errors = [
+        _error(
+            index,
+            events[index],
+            "MONTH_ARCHIVED",
+            f"{row.t:%B %Y} was archived and dropped; restore it to add events to it.",
+        )
+        for index, row in there.items()
+        if row.k not in known
+    ]
+    if errors:
+        raise EventsRefused(_summary(errors), code=errors[0]["code"], errors=errors)
+    return {index: row for index, row in rows.items() if index not in there}
 
 
 def _check(

@@ -1,12 +1,22 @@
 """The event log's months: one partition each, in UTC, made before the first event of the month is stored."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 
 from django.db import connection, transaction
 
+from customers.errors import Conflict
+from meters.models import ArchivedMonth
+
 # Any constant will do; it only has to differ from the other advisory locks of this software.
 PARTITION_LOCK = 0x4D425F5041525430
+
+
+class MonthArchived(Conflict):
+    """What was asked for needs events of a month that was archived and dropped."""
+
+    code = "MONTH_ARCHIVED"
 
 
 def month_of(instant: datetime) -> date:
@@ -45,6 +55,15 @@ def missing_partitions(*, months: Iterable[date]) -> list[date]:
     return sorted(month for month in set(months) if partition_name(month) not in existing)
 
 
+def stored_months() -> list[date]:
+    """The months that have a partition, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PARTITION_NAMES)
+        names = [name for (name,) in cursor.fetchall()]
+    found = [re.fullmatch(r"meters_event_(\d{4})_(\d\d)", name) for name in names]
+    return sorted(date(int(match[1]), int(match[2]), 1) for match in found if match)
+
+
 def ensure_partitions(*, months: Iterable[date]) -> list[date]:
     """Make the partitions that do not exist yet; says which those were.
 
@@ -68,6 +87,18 @@ def ensure_partitions(*, months: Iterable[date]) -> list[date]:
             )
             made.append(month)
     return made
+
+
+def dropped_months(*, months: Iterable[date]) -> set[date]:
+    """Those of the months that are in an archive and no longer in the log."""
+    return set(
+        ArchivedMonth.objects.filter(month__in=set(months), dropped_at__isnull=False).values_list("month", flat=True)
+    )
+
+
+def month_span(month: date) -> tuple[datetime, datetime]:
+    """The half-open span of event time that a month's partition holds."""
+    return _midnight(month), _midnight(next_month(month))
 
 
 def _midnight(day: date) -> datetime:

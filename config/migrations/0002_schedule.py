@@ -8,6 +8,7 @@ def schedule(apps, schema_editor):
     PeriodicTask = apps.get_model("django_celery_beat", "PeriodicTask")
     minute, _ = IntervalSchedule.objects.get_or_create(every=1, period="minutes")
     seconds, _ = IntervalSchedule.objects.get_or_create(every=5, period="seconds")
+    day, _ = IntervalSchedule.objects.get_or_create(every=1, period="days")
     hours, _ = IntervalSchedule.objects.get_or_create(every=6, period="hours")
     for name, task, interval, description in [
         (
@@ -27,6 +28,18 @@ def schedule(apps, schema_editor):
             "meters.tasks.make_partitions",
             hours,
             "Makes the event log's next months ahead of time.",
+        ),
+        (
+            "Go on with event imports",
+            "meters.tasks.resume_imports",
+            minute,
+            "Takes up uploaded files of events whose worker was stopped.",
+        ),
+        (
+            "Archive old events",
+            "meters.tasks.archive_old_events",
+            day,
+            "Writes months older than EVENT_RETENTION_MONTHS to files and drops them. Does nothing while that is 0.",
         ),
     ]:
         PeriodicTask.objects.get_or_create(
