@@ -15,6 +15,7 @@ from customers.errors import NotFound
 from meters.filters import parse_filter
 from meters.ingestion import event_key
 from meters.models import Event, EventKey, Meter
+from meters.partitions import dropped_months, month_of
 from meters.sql import Sql, compose, join, matches, value
 
 _decode = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -33,12 +34,14 @@ class StoredEvent:
     event_name: str
     timestamp: datetime
     metadata: dict[str, Any] | None
+    # When it was voided; it counts for nothing from then on.
+    voided_at: datetime | None = None
 
 
 # Takes the events to show under the log's own name, so that customers are joined to no more than those.
 _SELECT: LiteralString = (
     "SELECT meters_event.event_id, customers_customer.public_id, meters_event.event_name, meters_event.timestamp,"
-    " meters_event.metadata::text"
+    " meters_event.metadata::text, meters_event.voided_at"
     " FROM (SELECT * FROM meters_event WHERE {}) AS meters_event"
     " JOIN customers_customer ON customers_customer.id = meters_event.customer_id"
     " ORDER BY meters_event.timestamp DESC, meters_event.id DESC"
@@ -47,16 +50,38 @@ _SELECT: LiteralString = (
 
 def get_event(*, event_id: str) -> StoredEvent:
     """The event of this id, byte for byte; EventNotFound if it was never accepted, or its month was dropped."""
+    place = find_place(event_id=event_id)
+    found = _read(compose("timestamp = {} AND id = {}", value(place.timestamp), value(place.event)))
+    if found and found[0].event_id == event_id:
+        return found[0]
+    raise _missing(place, gone=not found)
+
+
+def find_event(*, event_id: str) -> Event:
+    """The same event as its row in the log."""
+    place = find_place(event_id=event_id)
+    event = Event.objects.filter(timestamp=place.timestamp, pk=place.event).select_related("customer").first()
+    if event is None or event.event_id != event_id:
+        raise _missing(place, gone=event is None)
+    return event
+
+
+def find_place(*, event_id: str) -> EventKey:
+    """Where in the log an event lies, or lay before its month was dropped; EventNotFound if it was never accepted."""
     try:
-        key = event_key(event_id)
-    except UnicodeEncodeError as error:
-        raise EventNotFound("Item not found") from error
-    place = EventKey.objects.filter(key=key).first()
-    if place is not None:
-        found = _read(compose("timestamp = {} AND id = {}", value(place.timestamp), value(place.event)))
-        if found and found[0].event_id == event_id:
-            return found[0]
-    raise EventNotFound("Item not found")
+        place = EventKey.objects.filter(key=event_key(event_id)).first()
+    except UnicodeEncodeError:
+        place = None
+    if place is None:
+        raise EventNotFound("Item not found")
+    return place
+
+
+def _missing(place: EventKey, *, gone: bool) -> EventNotFound:
+    month = month_of(place.timestamp)
+    if gone and dropped_months(months=[month]):
+        return EventNotFound(f"The event is of {month:%B %Y}, which was archived and is no longer in the log.")
+    return EventNotFound("Item not found")
 
 
 def list_events(
@@ -115,6 +140,8 @@ def _read(condition: Sql) -> list[StoredEvent]:
     with connection.cursor() as cursor:
         cursor.execute(sql.text, sql.params)
         return [
-            StoredEvent(event_id, customer_id, name, timestamp, None if text is None else _decode(text.encode()))
-            for event_id, customer_id, name, timestamp, text in cursor.fetchall()
+            StoredEvent(
+                event_id, customer_id, name, timestamp, None if text is None else _decode(text.encode()), voided_at
+            )
+            for event_id, customer_id, name, timestamp, text, voided_at in cursor.fetchall()
         ]

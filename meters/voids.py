@@ -3,7 +3,8 @@
 The mark, its reason and the buckets change in one transaction. Billing learns of it as of a backfill: a row names the
 span, and closed periods in it are compared with what was billed.
 
-What was archived to a file is settled for good and cannot be voided.
+A month that was archived and dropped is settled and cannot be voided, unless it is brought back. One that was archived
+and is still in the log can; its archive then no longer tells the truth and has to be written again.
 """
 
 from collections import defaultdict
@@ -17,12 +18,11 @@ from django.db import connection, transaction
 
 from customers.errors import Conflict, DomainError
 from customers.models import Customer
-from meters.events import EventNotFound
+from meters.events import find_event, find_place
 from meters.filters import FilterError, FilterGroup, parse_filter
-from meters.ingestion import event_key
 from meters.meters import keep_meters_from_appearing
-from meters.models import ArchivedMonth, Backfill, Event, EventKey, EventVoid, Meter
-from meters.partitions import month_of, next_month
+from meters.models import ArchivedMonth, Backfill, Event, EventVoid, Meter
+from meters.partitions import dropped_months, month_of, next_month
 from meters.rollups import Hour, recompute
 from meters.sql import compose, join, matches, value
 from meters.usage import ZERO, floor_hour, measure
@@ -169,22 +169,12 @@ def check_reason(reason: str) -> str:
 
 
 def _find(event_id: str) -> Event:
-    try:
-        key = event_key(event_id)
-    except UnicodeEncodeError as error:
-        raise EventNotFound("Item not found") from error
-    place = EventKey.objects.filter(key=key).first()
-    if place is None:
-        raise EventNotFound("Item not found")
-    month = month_of(place.timestamp)
-    if ArchivedMonth.objects.filter(month=month).exists():
+    month = month_of(find_place(event_id=event_id).timestamp)
+    if dropped_months(months=[month]):
         raise EventArchived(
-            f"The events of {month:%B %Y} were archived to a file and are settled; none of them can be voided."
+            f"The event is of {month:%B %Y}, which was archived and is no longer in the log; it cannot be voided."
         )
-    event = Event.objects.filter(pk=place.event, timestamp=place.timestamp).first()
-    if event is None or event.event_id != event_id:
-        raise EventNotFound("Item not found")
-    return event
+    return find_event(event_id=event_id)
 
 
 def _already(event: Event) -> EventAlreadyVoided:
@@ -207,10 +197,10 @@ def _check(where: Selection) -> None:
         raise DomainError(f"event_name: the meter reads events named “{where.meter.event_name}”.")
     _tree(where)
     first, last = month_of(where.start), month_of(where.end - timedelta(microseconds=1))
-    archived = ArchivedMonth.objects.filter(month__gte=first, month__lte=last).order_by("-month").first()
-    if archived is not None:
+    dropped = ArchivedMonth.objects.filter(month__gte=first, month__lte=last, dropped_at__isnull=False)
+    if (archived := dropped.order_by("-month").first()) is not None:
         raise EventArchived(
-            f"The events of {archived.month:%B %Y} were archived to a file and are settled;"
+            f"The events of {archived.month:%B %Y} were archived and are no longer in the log;"
             f" begin at {next_month(archived.month)} or later."
         )
 
@@ -248,6 +238,7 @@ def _void(targets: Sequence[Target], *, reason: str, author: str, operator: Any 
         ],
         batch_size=2000,
     )
+    ArchivedMonth.objects.filter(month__in={month_of(target.timestamp) for target in targets}).delete()
     for meter in meters:
         touched = {
             Hour(target.customer_id, floor_hour(target.timestamp))

@@ -31,8 +31,8 @@ def operations() -> list[tuple[str, str]]:
 
 
 def operation_of(method: str, path: str) -> dict[str, Any] | None:
-    """The described operation that answers this address; a path without a parameter goes first."""
-    for template in sorted(schema()["paths"], key=lambda template: template.count("{")):
+    """The described operation that answers this address; a path without a parameter goes first, a longer one too."""
+    for template in sorted(schema()["paths"], key=lambda template: (template.count("{"), -len(template))):
         # An event id may hold slashes; no other id does.
         pattern = re.sub(r"\\{event_id\\}", ".+", re.escape(template))
         pattern = re.sub(r"\\{\w+\\}", "[^/]+", pattern)

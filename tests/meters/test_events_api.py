@@ -327,6 +327,7 @@ def test_an_event_is_answered_as_the_contract_writes_it(api: APIClient) -> None:
         "event_name": "n",
         "timestamp": sent.replace("+00:00", "Z"),
         "metadata": json.loads(metadata),
+        "voided_at": None,
     }
     for digits in (b"0.1000000000000000000001", b"12345678901234567890"):
         assert digits in answer.content

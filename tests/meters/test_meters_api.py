@@ -47,6 +47,8 @@ def test_a_meter_is_created_and_read_back_as_the_contract_writes_it(api: APIClie
         "measurement_unit": "tokens",
         "aggregation": {"type": "sum", "key": "tokens"},
         "filter": RULE,
+        "group_by": [],
+        "carry_forward": False,
         "created_at": row.created_at.isoformat().replace("+00:00", "Z"),
         "updated_at": row.updated_at.isoformat().replace("+00:00", "Z"),
     }

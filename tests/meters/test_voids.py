@@ -116,21 +116,29 @@ def test_a_void_needs_a_reason(reason: str) -> None:
     assert Event.objects.get().voided_at is None
 
 
-def test_an_archived_event_cannot_be_voided_whether_or_not_its_month_was_dropped() -> None:
+def test_what_was_dropped_from_the_log_cannot_be_voided() -> None:
     customer = acme()
     store(customer, ("a", 1, None))
     march = DAY.date().replace(day=1)
-    ArchivedMonth.objects.create(month=march, path="x", events=1, checksum="0" * 64, archived_at=NOW)
-    for _ in range(2):
-        with pytest.raises(EventArchived, match="March 2026"):
-            void("a")
-        for end in (SPAN[1], at("2026-04-01")):
-            with pytest.raises(EventArchived, match="begin at 2026-04-01"):
-                void_all(Selection(at("2026-02-01"), end, customer=customer))
-        assert void_all(Selection(at("2026-04-01"), at("2026-05-01"), customer=customer)).events == 0
-        with connection.cursor() as cursor:
-            cursor.execute(f"DROP TABLE IF EXISTS {partition_name(march)}")
+    ArchivedMonth.objects.create(month=march, path="x", events=1, checksum="0" * 64, archived_at=NOW, dropped_at=NOW)
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE {partition_name(march)}")
+    with pytest.raises(EventArchived, match="March 2026"):
+        void("a")
+    for end in (SPAN[1], at("2026-04-01")):
+        with pytest.raises(EventArchived, match="begin at 2026-04-01"):
+            void_all(Selection(at("2026-02-01"), end, customer=customer))
+    assert void_all(Selection(at("2026-04-01"), at("2026-05-01"), customer=customer)).events == 0
     assert not EventVoid.objects.exists()
+
+
+def test_an_archive_that_no_longer_tells_the_truth_is_forgotten() -> None:
+    """A month still in the log may be voided; it must be archived again before it is dropped."""
+    store(acme(), ("a", 1, None))
+    for month in ("2026-02-01", "2026-03-01"):
+        ArchivedMonth.objects.create(month=month, path="x", events=1, checksum="0" * 64, archived_at=NOW)
+    void("a")
+    assert [archived.month.isoformat() for archived in ArchivedMonth.objects.all()] == ["2026-02-01"]
 
 
 # -- many ----------------------------------------------------------------------------------------------------
