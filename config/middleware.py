@@ -21,6 +21,8 @@ from customers.api.errors import ITEM_NOT_FOUND, too_large_message
 DRAIN_BYTES = 256 * 1024 * 1024
 DRAIN_SECONDS = 10.0
 _CHUNK = 64 * 1024
+# What a form may have around an uploaded file.
+FORM_BYTES = 64 * 1024
 
 
 class DrainingResponse(JsonResponse):
@@ -55,7 +57,7 @@ class DrainingResponse(JsonResponse):
 class RefuseEarly:
     """413 for a body over the limit, before it is read; 411 for one without a length; 404 for a path no row can have.
 
-    The admin is left out: uploads there have Django's own limits.
+    Pages take as much as the largest upload: anyone may send to them before it is asked who it is.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -64,9 +66,12 @@ class RefuseEarly:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if "\x00" in request.path_info:
             return json_error(404, "NOT_FOUND", ITEM_NOT_FOUND)
-        if is_page(request):
-            return self._get_response(request)
         length = _content_length(request)
+        if is_page(request):
+            if length > settings.IMPORT_MAX_BYTES + FORM_BYTES:
+                message = f"That is too large. Send at most {settings.IMPORT_MAX_BYTES // (1024 * 1024)} MB."
+                return DrainingResponse(request, {"code": "PAYLOAD_TOO_LARGE", "message": message}, status=413)
+            return self._get_response(request)
         if length > settings.MAX_REQUEST_BYTES:
             return DrainingResponse(request, {"code": "PAYLOAD_TOO_LARGE", "message": too_large_message()}, status=413)
         if length == 0 and "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():

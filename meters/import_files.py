@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -61,15 +61,14 @@ class EventFile:
     def __init__(self, path: Path, *, name: str = "") -> None:
         try:
             self.size = path.stat().st_size
-            self._raw: BinaryIO = path.open("rb")
+            self._raw: io.BufferedReader = path.open("rb")
         except OSError as error:
             raise ImportFailed(f"{path} cannot be read: {error.strerror}.") from error
         try:
             packed = self._raw.read(2) == _GZIP
             self._raw.seek(0)
-            self._data: BinaryIO = (
-                io.BufferedReader(gzip.GzipFile(fileobj=self._raw), 256 * 1024) if packed else self._raw
-            )  # type: ignore[arg-type]
+            unpacked: Any = gzip.GzipFile(fileobj=self._raw) if packed else None
+            self._data = io.BufferedReader(unpacked, 256 * 1024) if packed else self._raw
             self._read = 0
             self._head = self._first_bytes(name or path.name)
         except BaseException:
@@ -117,7 +116,7 @@ class EventFile:
 
     def _peek(self) -> bytes:
         try:
-            return self._data.peek(4096)[:4096]  # type: ignore[attr-defined, no-any-return]
+            return self._data.peek(4096)[:4096]
         except (OSError, EOFError, zlib.error) as error:
             raise self._broken(error) from error
 

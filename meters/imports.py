@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser
 from django.db import connection, transaction
 
 from customers.errors import Conflict
@@ -55,7 +54,7 @@ def begin_import(
     now: datetime,
     again: bool = False,
     keep: bool = False,
-    started_by: AbstractBaseUser | None = None,
+    started_by: Any = None,
 ) -> EventImport:
     """The import of this file: a new one, or the one that read it before, recognised by the file's SHA-256.
 
@@ -174,7 +173,8 @@ def _store_good(batch: Sequence[Line], *, now: datetime) -> tuple[int, int, list
     stored = repeated = 0
     while good:
         seen: set[str] = set()
-        firsts, rest = [], []
+        firsts: list[GoodLine] = []
+        rest: list[GoodLine] = []
         for line in good:
             (rest if line.event.event_id in seen else firsts).append(line)
             seen.add(line.event.event_id)
@@ -279,7 +279,7 @@ def accept_upload(
     name: str,
     folder: Path,
     now: datetime,
-    started_by: AbstractBaseUser | None = None,
+    started_by: Any = None,
 ) -> EventImport:
     """Keep an uploaded file in `folder`, under its SHA-256, and begin (or find) its import."""
     digest = hashlib.sha256()

@@ -180,7 +180,7 @@ def test_an_id_of_a_dropped_month_is_still_taken_and_a_new_one_refused(folder: P
     assert store(customer, ("e5", "2025-03-05T10:30:00", None), ("e21", "2025-04-21T00:00", None)) == 0
     with pytest.raises(EventsRefused) as caught:
         store(customer, ("e6", "2025-03-06T10:30:00", None), ("new", "2025-03-05", None), ("april", "2025-04-05", None))
-    (error,) = caught.value.errors or ()
+    (error,) = caught.value.errors or [{}]
     assert (error["index"], error["event_id"], error["code"]) == (1, "new", "MONTH_ARCHIVED")
     assert "March 2025 was archived" in error["message"]
     assert EventKey.objects.count() == keys

@@ -40,7 +40,7 @@ class Command(BaseCommand):
                 )
                 return
             if record.position:
-                self.stderr.write(f"Going on after line {record.position}.")
+                self.stderr.write(f"Going on after line {record.position}.", style_func=str)
             run_import(record=record, path=path, report=report, clock=database_now, progress=self._progress)
         except DomainError as error:
             raise CommandError(error.message) from None
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             raise CommandError("Stopped. Start it again with the same file to go on.") from None
         finally:
             if self._from >= 0:
-                self.stderr.write("")
+                self.stderr.write("", style_func=str)
         self.stdout.write(
             f"{path.name}: {record.stored} events stored, {record.repeated} were there already,"
             f" {record.refused} refused, {record.position} lines."
@@ -76,5 +76,6 @@ class Command(BaseCommand):
         self.stderr.write(
             f"\r[{bar:<30}] {done:4.0%}  {progress.read / 1e6:.1f} of {progress.size / 1e6:.1f} MB"
             f"  {lines:,.0f} lines/s  {left}    ",
+            style_func=str,
             ending="",
         )

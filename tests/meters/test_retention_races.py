@@ -1,0 +1,121 @@
+"""A month is dropped while others store events into it: whatever was acknowledged is in the archive."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from pathlib import Path
+from threading import Event as Flag
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+
+from customers.clock import database_now
+from customers.models import Customer
+from meters.ingestion import EventInput, EventsRefused, enter_ingestion, store_events
+from meters.models import ArchivedMonth, Event, EventKey, Meter
+from meters.partitions import missing_partitions
+from meters.retention import ArchiveRefused, archive_month, drop_month, restore_month
+from meters.rollups import roll_up
+from meters.usage import quantity
+from tests.base import acme, at, call_meter
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("emptied_log")]
+
+MARCH = date(2025, 3, 1)
+START, END = at("2025-03-01"), at("2025-04-01")
+
+
+def write(customer: Customer, writer: int, stop: Flag) -> tuple[int, str]:
+    """Store one event after the other into March; returns how many were acknowledged, and why it ended."""
+    try:
+        for number in range(100_000):
+            if stop.is_set():
+                return number, "stopped"
+            instant = START + timedelta(seconds=number)
+            event = EventInput(f"{writer}-{number}", customer.public_id, "n", instant)
+            try:
+                with transaction.atomic():
+                    enter_ingestion()
+                    store_events(events=[event], now=database_now(), backfill=True)
+            except EventsRefused as refused:
+                return number, refused.code
+            except IntegrityError:
+                # The month went away between looking for it and writing: nothing was stored or acknowledged.
+                return number, "MONTH_ARCHIVED"
+        return 100_000, "stopped"
+    finally:
+        connection.close()
+
+
+def test_nothing_that_was_acknowledged_is_missing_from_the_archive(tmp_path: Path) -> None:
+    customer = acme()
+    meter = call_meter(event_name="n")
+    stop = Flag()
+    refusals = 0
+    with ThreadPoolExecutor(3) as pool:
+        writers = [pool.submit(write, customer, number, stop) for number in range(3)]
+        try:
+            while Event.objects.count() < 200:
+                time.sleep(0.01)
+            deadline = time.monotonic() + 60
+            dropped = False
+            while not dropped and time.monotonic() < deadline:
+                roll_up()
+                archive_month(month=MARCH, folder=tmp_path, now=database_now())
+                try:
+                    drop_month(month=MARCH, now=database_now(), in_use=lambda month: "")
+                    dropped = True
+                except ArchiveRefused:
+                    # It grew in the meantime. Once enough was tried against writers in full run, let them end.
+                    refusals += 1
+                    if refusals == 15:
+                        stop.set()
+        finally:
+            stop.set()
+        ends = [writer.result(60) for writer in writers]
+    acknowledged = sum(count for count, _ in ends)
+    assert {why for _, why in ends} <= {"stopped", "MONTH_ARCHIVED"}
+    assert dropped
+    record = ArchivedMonth.objects.get()
+    assert record.events == acknowledged == EventKey.objects.count()
+    assert missing_partitions(months=[MARCH]) == [MARCH]
+    meter = Meter.objects.get(pk=meter.pk)
+    assert quantity(meter=meter, customer=customer, start=START, end=END) == acknowledged
+    restore_month(month=MARCH)
+    assert Event.objects.count() == acknowledged
+    assert quantity(meter=meter, customer=customer, start=START, end=END) == acknowledged
+
+
+def test_a_writer_in_the_middle_of_its_batch_keeps_the_month(tmp_path: Path) -> None:
+    customer = acme()
+    call_meter(event_name="n")
+    stop = Flag()
+
+    def hold(entered: Flag) -> None:
+        try:
+            with transaction.atomic():
+                enter_ingestion()
+                event = EventInput("held", customer.public_id, "n", START)
+                store_events(events=[event], now=database_now(), backfill=True)
+                entered.set()
+                assert stop.wait(60)
+        finally:
+            connection.close()
+
+    with transaction.atomic():
+        store_events(events=[EventInput("first", customer.public_id, "n", START)], now=database_now(), backfill=True)
+    roll_up()
+    archive_month(month=MARCH, folder=tmp_path, now=database_now())
+    with ThreadPoolExecutor(1) as pool:
+        entered = Flag()
+        holder = pool.submit(hold, entered)
+        try:
+            assert entered.wait(60)
+            with pytest.raises(ArchiveRefused, match="are being stored that take long"):
+                drop_month(month=MARCH, now=database_now(), in_use=lambda month: "")
+        finally:
+            stop.set()
+        holder.result(60)
+    with pytest.raises(ArchiveRefused, match="2 events in the log and 1 in its archive"):
+        drop_month(month=MARCH, now=database_now(), in_use=lambda month: "")
+    assert Event.objects.count() == 2
