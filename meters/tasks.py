@@ -9,6 +9,7 @@ from django.utils import timezone
 from billing.retention import month_in_use
 from customers.clock import database_now
 from customers.errors import DomainError
+from meters import reconciliation
 from meters.imports import go_on, unfinished_uploads
 from meters.partitions import ensure_partitions, months_ahead
 from meters.retention import archive_month, drop_month, months_to_archive
@@ -17,6 +18,8 @@ from meters.rollups import keep_rolled_up
 logger = logging.getLogger(__name__)
 # An import of any length goes on in pieces, so that a worker is never taken up for long.
 IMPORT_SECONDS = 30.0
+# Of each meter, every day: enough to notice soon what is wrong everywhere, and little work.
+RECONCILED_CUSTOMERS = 50
 
 
 @shared_task(name="meters.tasks.make_partitions")
@@ -30,6 +33,12 @@ def make_partitions() -> list[str]:
 def roll_up() -> None:
     """Bring the buckets up to the log; under load for a while, so that the tail stays short between ticks."""
     keep_rolled_up()
+
+
+@shared_task(name="meters.tasks.reconcile", ignore_result=True)
+def reconcile() -> None:
+    """Compare the buckets of a few customers with the log; what differs is for a person to look at."""
+    reconciliation.reconcile(trigger="schedule", sample=RECONCILED_CUSTOMERS, now=database_now())
 
 
 @shared_task(name="meters.tasks.import_file", ignore_result=True)

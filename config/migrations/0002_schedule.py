@@ -24,6 +24,12 @@ def schedule(apps, schema_editor):
             "Adds new events to the hourly buckets. Usage is exact without it, and slower to read.",
         ),
         (
+            "Compare buckets with the event log",
+            "meters.tasks.reconcile",
+            day,
+            "Counts a sample of the usage again from the log; the start page shows what came of it.",
+        ),
+        (
             "Make partitions of the event log",
             "meters.tasks.make_partitions",
             hours,

@@ -19,6 +19,7 @@ from meters.meters import create_meter
 from meters.models import Aggregation, Meter
 from meters.rollups import Hour, newest_event_id, rebuild, recompute, roll_meter, roll_meters, roll_up, settled_event_id
 from meters.usage import daily_quantities, measure, quantity
+from meters.voids import Selection, void_event, void_events
 from tests.base import acme, at, globex
 
 D = Decimal
@@ -32,12 +33,19 @@ class Reference:
     """The raw events in plain Python, and every quantity computed from them anew."""
 
     events: list[tuple[int, str, datetime, dict[str, Any] | None]] = field(default_factory=list)
+    # The ids of the events, in the same order, and those that were voided.
+    ids: list[str] = field(default_factory=list)
+    void: set[str] = field(default_factory=set)
 
     def quantity(self, meter: Meter, customer: Customer, start: datetime, end: datetime) -> Decimal:
         tree = parse_filter(meter.filter) if meter.filter else None
         # Sorted is stable: of two at one instant the one that arrived last is the last.
         mine = sorted(
-            (event for event in self.events if event[0] == customer.pk and event[1] == meter.event_name),
+            (
+                event
+                for event_id, event in zip(self.ids, self.events, strict=True)
+                if event[0] == customer.pk and event[1] == meter.event_name and event_id not in self.void
+            ),
             key=lambda event: event[2],
         )
         mine = [event for event in mine if tree is None or tree.matches(event[3])]
@@ -111,6 +119,11 @@ steps = st.one_of(
     st.integers(1, 4).map(lambda chunk: ("roll together", chunk)),
     st.just(("roll", None)),
     st.just(("rebuild", None)),
+    # Which of the events sent so far, counted from the last one.
+    st.lists(st.integers(0, 20), min_size=1, max_size=3).map(lambda back: ("void", back)),
+    st.tuples(st.integers(0, 4), st.booleans()).map(lambda hours: ("void many", hours)),
+    # Older than the lateness window, so that it comes as a backfill: most hours are rolled by then.
+    st.lists(events, min_size=1, max_size=3).map(lambda batch: ("send late", batch)),
     st.lists(st.sampled_from(KINDS), min_size=1, max_size=2).map(lambda kinds: ("new meters", kinds)),
 )
 WINDOWS = [
@@ -145,16 +158,35 @@ def play(kinds: list[tuple[str, dict[str, Any]]], script: list[tuple[str, Any]])
     customers, reference, sent = [acme(), globex()], Reference(), 0
     known = [a_meter(aggregation, **changes) for aggregation, changes in kinds]
     for step, what in script:
-        if step == "send":
+        if step in ("send", "send late"):
+            now = DAY + timedelta(days=40 if step == "send late" else 1)
             batch = []
             for second, name, offset, metadata in what:
                 customer, instant = customers[second], DAY + timedelta(microseconds=offset)
                 sent += 1
                 batch.append(EventInput(f"evt_{sent}", customer.public_id, name, instant.isoformat(), metadata))
                 reference.events.append((customer.pk, name, instant, metadata))
-            assert store_events(events=batch, now=DAY + timedelta(days=40), backfill=True) == len(batch)
+                reference.ids.append(f"evt_{sent}")
+            assert store_events(events=batch, now=now, backfill=True) == len(batch)
             # The same batch again changes nothing.
-            assert store_events(events=batch, now=DAY + timedelta(days=40), backfill=True) == 0
+            assert store_events(events=batch, now=now, backfill=True) == 0
+        elif step == "void":
+            for back in what:
+                if back < sent and (chosen := reference.ids[-1 - back]) not in reference.void:
+                    void_event(event_id=chosen, reason="r", author="a", now=DAY)
+                    reference.void.add(chosen)
+        elif step == "void many":
+            hour, second = what
+            where = Selection(DAY, DAY + timedelta(hours=hour, microseconds=1), customer=customers[second])
+            void_events(where=where, reason="r", author="a", now=DAY, dry_run=True)
+            voided = void_events(where=where, reason="r", author="a", now=DAY)
+            chosen_ids = {
+                event_id
+                for event_id, event in zip(reference.ids, reference.events, strict=True)
+                if event[0] == customers[second].pk and where.start <= event[2] < where.end
+            }
+            assert voided.events == len(chosen_ids - reference.void)
+            reference.void |= chosen_ids
         elif step == "new meters":
             known += [a_meter(aggregation, **changes) for aggregation, changes in what]
         elif step == "roll":
