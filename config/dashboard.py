@@ -19,6 +19,7 @@ from customers.models import ApiKey, Customer
 from meters.admin.meters import definition_in_words, trend
 from meters.admin.samples import as_curl, as_python, event_payload
 from meters.models import Meter
+from meters.partitions import MonthArchived
 from meters.usage import customer_quantities, daily_quantities, event_volume, meter_activity, unmetered_event_names
 
 DAYS = 30
@@ -84,8 +85,11 @@ def _usage(now: datetime) -> dict[str, Any]:
     meters = list(Meter.objects.filter(archived_at__isnull=True).order_by("-created_at", "-id")[:MOST_METERS])
     cards, unreadable = [], []
     for meter in meters:
-        days = daily_quantities(meter=meter, start=span.start, end=span.end, time_zone=zone)
-        customers = customer_quantities(meter=meter, start=span.start, end=span.end)
+        try:
+            days = daily_quantities(meter=meter, start=span.start, end=span.end, time_zone=zone)
+            customers = customer_quantities(meter=meter, start=span.start, end=span.end)
+        except MonthArchived:
+            continue  # its page says why
         activity = meter_activity(meter=meter, start=span.start, end=span.end)
         if broken := activity.unreadable + activity.missing:
             unreadable.append((meter, broken))

@@ -6,7 +6,7 @@ Nothing is rated here. The running period comes from `usage_so_far`, which rates
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -21,6 +21,7 @@ from billing.reports import usage_so_far
 from customers.models import Customer
 from customers.portal.charts import DayChart, DayValue, day_chart, percent
 from meters.models import Aggregation, Meter
+from meters.partitions import MonthArchived
 from meters.usage import daily_quantities, quantities
 
 # A year by day is no chart any more; the table and the CSV have every day.
@@ -31,6 +32,10 @@ _BY_DAY = {
     Aggregation.SUM: "{unit} by day",
     Aggregation.MAX: "Highest {unit} of each day",
     Aggregation.LAST: "Last {unit} of each day",
+    Aggregation.UNIQUE: "Different {unit} by day",
+    Aggregation.MIN: "Lowest {unit} of each day",
+    Aggregation.AVG: "Average {unit} of each day",
+    Aggregation.WEIGHTED_SUM: "{unit} by day",
 }
 _STATUS_WORDS = {
     SubscriptionStatus.PENDING: "Pending",
@@ -173,26 +178,11 @@ def csv_rows(*, period: BillingPeriod, customer: Customer, now: datetime) -> Ite
     yield ["day", "meter", "quantity", "unit", "events"]
     meters = [charge.meter for charge in subscription.price.charges.select_related("meter")]
     today = now.astimezone(ZoneInfo(subscription.time_zone)).date()
-    for meter in meters:
-        for day in daily_quantities(
-            meter=meter,
-            customer=customer,
-            start=period.start,
-            end=period.end,
-            time_zone=subscription.time_zone,
-        ):
-            if day.day > today and not day.events:
-                continue
-            yield [
-                day.day.isoformat(),
-                _cell(meter.name),
-                plain(day.quantity),
-                _cell(meter.measurement_unit),
-                str(day.events),
-            ]
-    totals = quantities(meters=meters, customer=customer, start=period.start, end=period.end)
-    for meter in meters:
-        yield ["total", _cell(meter.name), plain(totals[meter.pk]), _cell(meter.measurement_unit), ""]
+    try:
+        rows = [*_day_rows(meters, period, customer, today), *_total_rows(meters, period, customer)]
+    except MonthArchived:
+        rows = [["note", "The days of this period are archived and can no longer be listed.", "", "", ""]]
+    yield from rows
     billed = InvoiceLine.objects.filter(
         subscription=subscription,
         period_start=period.start,
@@ -207,6 +197,32 @@ def csv_rows(*, period: BillingPeriod, customer: Customer, now: datetime) -> Ite
             _cell(line.measurement_unit),
             "",
         ]
+
+
+def _day_rows(meters: list[Meter], period: BillingPeriod, customer: Customer, today: date) -> Iterator[list[str]]:
+    for meter in meters:
+        for day in daily_quantities(
+            meter=meter,
+            customer=customer,
+            start=period.start,
+            end=period.end,
+            time_zone=period.subscription.time_zone,
+        ):
+            if day.day > today and not day.events:
+                continue
+            yield [
+                day.day.isoformat(),
+                _cell(meter.name),
+                plain(day.quantity),
+                _cell(meter.measurement_unit),
+                str(day.events),
+            ]
+
+
+def _total_rows(meters: list[Meter], period: BillingPeriod, customer: Customer) -> Iterator[list[str]]:
+    totals = quantities(meters=meters, customer=customer, start=period.start, end=period.end)
+    for meter in meters:
+        yield ["total", _cell(meter.name), plain(totals[meter.pk]), _cell(meter.measurement_unit), ""]
 
 
 def invoice_status(*, invoice: Invoice, now: datetime) -> tuple[str, str]:
@@ -260,7 +276,7 @@ def _chart(subscription: Subscription, period: BillingPeriod, meter: Meter, now:
     last_day = (period.end - timedelta(microseconds=1)).astimezone(zone).date()
     if (last_day - start.astimezone(zone).date()).days > MOST_DAYS:
         last_day = until.astimezone(zone).date()
-    gauge = meter.aggregation in (Aggregation.MAX, Aggregation.LAST)
+    gauge = meter.aggregation in (Aggregation.MAX, Aggregation.LAST, Aggregation.MIN, Aggregation.AVG)
     today = now.astimezone(zone).date()
     days = daily_quantities(
         meter=meter,

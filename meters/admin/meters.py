@@ -34,7 +34,16 @@ from meters.admin.samples import as_curl, as_python, as_typescript, event_payloa
 from meters.ingestion import EventInput, enter_ingestion, store_events
 from meters.meters import archive_meter, create_meter, unarchive_meter, update_meter
 from meters.models import Event, Meter
-from meters.usage import customer_quantities, daily_quantities, event_volume, meter_activity, meter_verdicts
+from meters.partitions import MonthArchived
+from meters.usage import (
+    CustomerQuantity,
+    DayQuantity,
+    customer_quantities,
+    daily_quantities,
+    event_volume,
+    meter_activity,
+    meter_verdicts,
+)
 
 SPANS = (7, 30, 90)
 SPARK_DAYS = 14
@@ -165,8 +174,13 @@ class MeterAdmin(ArchivedTabs):
         before = last_days(now=now, count=length, time_zone=zone, back=length)
         volume = event_volume(start=span.start, end=span.end, time_zone=zone, event_name=obj.event_name)
         earlier = event_volume(start=before.start, end=before.end, time_zone=zone, event_name=obj.event_name)
-        quantities = daily_quantities(meter=obj, start=span.start, end=span.end, time_zone=zone)
-        consumers = customer_quantities(meter=obj, start=span.start, end=span.end, limit=10)
+        quantities: list[DayQuantity] = []
+        consumers: list[CustomerQuantity] = []
+        try:
+            quantities = daily_quantities(meter=obj, start=span.start, end=span.end, time_zone=zone)
+            consumers = customer_quantities(meter=obj, start=span.start, end=span.end, limit=10)
+        except MonthArchived as error:
+            messages.warning(request, error.message)
         activity = meter_activity(meter=obj, start=span.start, end=span.end)
         events = list(
             Event.objects.filter(event_name=obj.event_name, timestamp__lt=now + timedelta(minutes=10))

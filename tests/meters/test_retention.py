@@ -17,17 +17,19 @@ from billing.cycles import close_subscription, watch_backfilled_periods
 from billing.retention import month_in_use
 from customers.clock import database_now
 from customers.models import Customer
+from customers.portal.usage import csv_rows
 from meters.events import EventNotFound, get_event, list_events
 from meters.imports import begin_import, checksum, report_path, run_import
 from meters.ingestion import EventInput, EventsRefused, store_events
 from meters.meters import create_meter
 from meters.models import ArchivedMonth, Backfill, Event, EventKey, Meter
-from meters.partitions import MonthArchived, missing_partitions
+from meters.partitions import MonthArchived, missing_partitions, month_of, month_span
 from meters.retention import (
     ArchiveRefused,
     MonthNotFound,
     archive_month,
     drop_month,
+    month_before,
     months_to_archive,
     restore_month,
 )
@@ -97,10 +99,10 @@ def quantities(meters: list[Meter], customer: Customer) -> list[Any]:
     ]
 
 
-def archive_and_drop(folder: Path, month: date = MARCH) -> ArchivedMonth:
+def archive_and_drop(folder: Path) -> ArchivedMonth:
     roll_up()
-    archive_month(month=month, folder=folder, now=NOW)
-    return drop_month(month=month, now=database_now(), in_use=free)
+    archive_month(month=MARCH, folder=folder, now=NOW)
+    return drop_month(month=MARCH, now=database_now(), in_use=free)
 
 
 # -- writing -------------------------------------------------------------------------------------------------
@@ -401,3 +403,36 @@ def test_the_commands_archive_drop_and_restore(folder: Path, settings: Any) -> N
     for month, why in (("March", "Name the month"), ("2025-03", "is in the log"), ("2024-01", "is not archived")):
         with pytest.raises(CommandError, match=why):
             run("restore_events", month)
+
+
+# -- pages ---------------------------------------------------------------------------------------------------
+
+
+def test_pages_say_what_they_can_no_longer_show(folder: Path, client: Any, admin_user: Any) -> None:
+    """The start page, a meter's page and a customer's CSV meet a month that only its buckets remember."""
+    customer = acme()
+    # Some hours before the end of the last month but one: over, billed, and less than 90 days ago.
+    this_month = month_of(database_now())
+    month = month_before(month_before(this_month))
+    instant = month_span(month)[1] - timedelta(minutes=150)
+    meter = call_meter(event_name="n")
+    subscription = subscribed(
+        customer, usage_product((meter, "1", 0)), on=(instant - timedelta(minutes=10)).isoformat()
+    )
+    send(customer, on=instant, name="n")
+    close_subscription(subscription_id=subscription.pk, until=database_now(), now=database_now())
+    roll_up()
+    archive_month(month=month, folder=folder, now=database_now())
+    drop_month(month=month, now=database_now(), in_use=free)
+    Meter.objects.filter(pk=meter.pk).update(created_at=database_now() + timedelta(seconds=1))
+    client.force_login(admin_user)
+    assert client.get("/admin/").status_code == 200
+    shown = client.get(f"/admin/meters/meter/{meter.pk}/change/?days=90")
+    assert shown.status_code == 200
+    assert "was archived and dropped, and the meter" in shown.content.decode()
+    period = subscription.periods.order_by("start").first()
+    assert period is not None
+    rows = list(csv_rows(period=period, customer=customer, now=database_now()))
+    assert [row[0] for row in rows[:2]] == ["day", "note"]
+    assert rows[2][0].startswith("billed on INV-")
+    assert rows[2][2] == "1"
