@@ -23,7 +23,7 @@ from customers.errors import Conflict, NotFound
 from meters.import_files import ARCHIVED
 from meters.imports import checksum
 from meters.meters import keep_meters_from_appearing
-from meters.models import ArchivedMonth, Meter
+from meters.models import ArchivedMonth, EventVoid, Meter
 from meters.partitions import (
     dropped_months,
     ensure_partitions,
@@ -183,6 +183,7 @@ def drop_month(*, month: date, now: datetime, in_use: Callable[[date], str]) -> 
         raise ArchiveRefused(
             f"{_name(month)} has {count} events in the log and {record.events} in its archive; archive it again."
         )
+    voided = sum(_is_voided(line) for line in _archived_lines(Path(record.path)))
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         try:
@@ -199,6 +200,10 @@ def drop_month(*, month: date, now: datetime, in_use: Callable[[date], str]) -> 
         )
         if cursor.fetchone()[0]:
             raise ArchiveRefused(f"{_name(month)} has just received events; archive it again.")
+        # A void that came while the archive was written, or since.
+        known = ArchivedMonth.objects.select_for_update().filter(pk=record.pk, checksum=record.checksum).exists()
+        if not known or EventVoid.objects.filter(timestamp__gte=start, timestamp__lt=end).count() != voided:
+            raise ArchiveRefused(f"Events of {_name(month)} were voided after it was archived; archive it again.")
         if behind := next((meter for meter in meters if meter.rolled_up_to < last), None):
             raise ArchiveRefused(f"The meter “{behind.name}” has not read all of {_name(month)} yet; try again later.")
         if reason := in_use(month):
@@ -222,6 +227,17 @@ def _proven(month: date) -> ArchivedMonth:
     if checksum(path) != record.checksum:
         raise ArchiveRefused(f"The archive {path} was changed: its SHA-256 is no longer {record.checksum}.")
     return record
+
+
+class _Voidable(msgspec.Struct):
+    voided_at: str | None
+
+
+_read_voidable = msgspec.json.Decoder(_Voidable).decode
+
+
+def _is_voided(line: bytes) -> bool:
+    return _read_voidable(line).voided_at is not None
 
 
 def _count(month: date, settled: int) -> tuple[int, int]:

@@ -35,6 +35,7 @@ from meters.retention import (
 )
 from meters.rollups import Hour, rebuild, recompute, roll_up
 from meters.usage import measure, quantity
+from meters.voids import void_event
 from tests.base import acme, at, call_meter, globex, send, subscribed, usage_product
 from tests.meters.test_rollups import KINDS
 
@@ -294,6 +295,26 @@ def test_a_month_that_is_not_archived_or_grew_since_stays(folder: Path) -> None:
     assert Event.objects.count() == 25
 
 
+def test_a_month_with_an_event_voided_since_stays_until_the_archive_says_so(folder: Path) -> None:
+    three_months(acme())
+    roll_up()
+    record = archive_month(month=MARCH, folder=folder, now=NOW)
+    void_event(event_id="e3", reason="a mistake", author="ada", now=NOW)
+    # As if the void had come between the archive's reading and its record.
+    record.pk = None
+    ArchivedMonth.objects.all().delete()
+    record.save(force_insert=True)
+    with pytest.raises(ArchiveRefused, match="were voided after it was archived"):
+        drop_month(month=MARCH, now=NOW, in_use=free)
+    assert Event.objects.count() == 24
+    path = Path(archive_month(month=MARCH, folder=folder, now=NOW).path)
+    (voided,) = [
+        event for event in map(json.loads, gzip.decompress(path.read_bytes()).splitlines()) if event["voided_at"]
+    ]
+    assert (voided["event_id"], voided["void_reason"], voided["void_author"]) == ("e3", "a mistake", "ada")
+    assert drop_month(month=MARCH, now=NOW, in_use=free).dropped_at == NOW
+
+
 def test_a_month_that_a_meter_has_not_read_stays(folder: Path) -> None:
     three_months(acme())
     call_meter(event_name="n", name="Slow")
@@ -341,8 +362,7 @@ def test_a_month_of_an_open_period_stays_until_billing_is_done_with_it(folder: P
 def test_a_restored_month_is_as_it_was(folder: Path) -> None:
     customer = acme()
     three_months(customer)
-    with connection.cursor() as cursor:
-        cursor.execute("UPDATE meters_event SET voided_at = %s WHERE event_id = 'e3'", [NOW])
+    void_event(event_id="e3", reason="a mistake", author="ada", now=NOW)
     meters = all_meters()
     rows = "SELECT id, event_id, customer_id, event_name, timestamp, metadata::text, received_at, voided_at"
     with connection.cursor() as cursor:
