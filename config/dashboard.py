@@ -16,6 +16,7 @@ from customers.admin.base import with_query
 from customers.admin.charts import Series, ranked, sparkline, time_chart
 from customers.admin.formats import money
 from customers.models import ApiKey, Customer
+from meters import reconciliation
 from meters.admin.meters import definition_in_words, trend
 from meters.admin.samples import as_curl, as_python, event_payload
 from meters.models import Meter
@@ -205,6 +206,20 @@ def _attention(now: datetime, may: dict[str, bool], context: dict[str, Any]) -> 
                 reverse("admin:django_celery_beat_periodictask_changelist"),
             )
         )
+    if may["meters"] and (checked := reconciliation.last_reconciliation()) is not None:
+        context["reconciliation"] = {
+            "record": checked,
+            "url": reverse("admin:meters_reconciliation_change", args=[checked.pk]),
+        }
+        if checked.differing and not checked.fixed:
+            found.append(
+                Attention(
+                    f"{_many(checked.differing, 'bucket')} of usage not as the event log says",
+                    "Invoices may have been computed with them. The comparison says which, and how to mend them.",
+                    context["reconciliation"]["url"],
+                    "bad",
+                )
+            )
     for meter, broken in context.get("unreadable", []):
         found.append(
             Attention(

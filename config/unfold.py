@@ -81,6 +81,7 @@ UNFOLD: dict[str, Any] = {
                     _item("Meters", "speed", "meters.meter"),
                     _item("Events", "receipt_long", "meters.event"),
                     _item("Imports", "upload_file", "meters.eventimport"),
+                    _item("Comparisons", "fact_check", "meters.reconciliation"),
                 ],
             },
             {

@@ -213,15 +213,19 @@ def _tell(meter: Meter, found: dict[tuple[int, datetime, tuple[str | None, ...]]
 
 def _in_words(old: Sequence[Any], new: Sequence[Any]) -> str:
     if old[0] is None:
-        return f"the buckets have nothing, the log has {new[0]} events"
+        return f"the buckets have nothing, the log has {_events(new[0])}"
     if new[0] is None:
-        return f"the buckets have {old[0]} events, the log has nothing that counts"
+        return f"the buckets have {_events(old[0])}, the log has nothing that counts"
     differ = [
         f"{_WORDS[name]} {_shown(was)} in the buckets and {_shown(should)} in the log"
         for name, was, should in zip(_STATE, old, new, strict=True)
         if was != should
     ]
     return ", ".join(differ)
+
+
+def _events(count: int) -> str:
+    return f"{count:,} event{'' if count == 1 else 's'}"
 
 
 def _shown(value: Any) -> str:

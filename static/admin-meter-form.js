@@ -81,6 +81,7 @@
 
     const field = (name) => form.elements[name];
     const propertyRow = document.querySelector('[data-field="property_key"]');
+    const carryRow = document.querySelector('[data-field="carry_forward"]');
     const code = document.getElementById("sample-code");
     const section = document.getElementById("sample");
     const typed = (text) => text === "true" ? true : text === "false" ? false : /^-?(0|[1-9][0-9]{0,14})$/.test(text) ? Number(text) : text;
@@ -96,6 +97,7 @@
     const sample = () => {
       const needsKey = field("aggregation").value !== "count";
       propertyRow.classList.toggle("mb-hidden", !needsKey);
+      carryRow.classList.toggle("mb-hidden", !["last", "weighted_sum"].includes(field("aggregation").value));
       const metadata = {};
       if (tree) fill(tree, metadata);
       const key = field("property_key").value.trim() || "value";

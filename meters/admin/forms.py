@@ -10,12 +10,12 @@ from django.core.exceptions import ValidationError
 
 from billing.models import Subscription
 from customers.admin.base import CommandForm
-from customers.admin.forms import choice, grouped_fields, long_text, pairs, search_choice, text, width
+from customers.admin.forms import choice, grouped_fields, long_text, pairs, search_choice, switch, text, width
 from customers.errors import DomainError
 from customers.models import Customer
 from meters.filters import Operator
 from meters.meters import read_filter
-from meters.models import Aggregation
+from meters.models import CARRIED, Aggregation
 
 OPERATORS = [
     (Operator.EQUALS, "is"),
@@ -108,6 +108,17 @@ class MeterForm(CommandForm):
         attrs={"placeholder": "tokens", "autocapitalize": "off", "spellcheck": "false"},
         help_text="The metadata key whose value is added up, compared or taken. Not needed for Count.",
     )
+    carry_forward = switch(
+        "Carry the value forward",
+        help_text="Last and Weighted sum only: a period begins with the value that held before it, instead of with 0.",
+    )
+    group_by = text(
+        "Read by",
+        required=False,
+        max_length=302,
+        attrs={"placeholder": "model, region", "autocapitalize": "off", "spellcheck": "false"},
+        help_text="Up to three metadata keys, with commas, by whose values usage can be read apart. Usually none.",
+    )
     filter = FilterField(label="Only count events that match", required=False)
 
     @property
@@ -116,7 +127,7 @@ class MeterForm(CommandForm):
             self,
             [
                 ("What it is called", ["name", "measurement_unit", "description"]),
-                ("What it counts", ["event_name", "aggregation", "property_key"]),
+                ("What it counts", ["event_name", "aggregation", "property_key", "carry_forward", "group_by"]),
                 ("Filter", ["filter"]),
             ],
         )
@@ -127,7 +138,26 @@ class MeterForm(CommandForm):
             self.add_error("property_key", "Say which metadata key holds the value, for example tokens.")
         if values and values.get("aggregation") == Aggregation.COUNT:
             values["property_key"] = ""
+        if values and values.get("carry_forward") and values.get("aggregation") not in CARRIED:
+            self.add_error("carry_forward", "Only Last and Weighted sum carry a value into the next period.")
         return values
+
+    def definition(self) -> dict[str, Any]:
+        """As `create_meter` and `build_meter` take it."""
+        names = ("event_name", "aggregation", "property_key", "filter", "carry_forward")
+        return {
+            **{name: self.cleaned_data[name] for name in names},
+            "group_by": [key.strip() for key in self.cleaned_data["group_by"].split(",") if key.strip()],
+        }
+
+
+class MeterTrialForm(MeterForm):
+    """The same before it has a name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["name"].required = False
+        self.fields["measurement_unit"].required = False
 
 
 class MeterTextsForm(CommandForm):

@@ -7,9 +7,11 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
@@ -27,14 +29,16 @@ from meters.admin.forms import (
     OPERATORS,
     MeterForm,
     MeterTextsForm,
+    MeterTrialForm,
     TestEventForm,
     sample_metadata,
 )
 from meters.admin.samples import as_curl, as_python, as_typescript, event_payload
 from meters.ingestion import EventInput, enter_ingestion, store_events
-from meters.meters import archive_meter, create_meter, unarchive_meter, update_meter
+from meters.meters import archive_meter, build_meter, create_meter, unarchive_meter, update_meter
 from meters.models import Event, Meter
 from meters.partitions import MonthArchived
+from meters.preview import preview_meter
 from meters.usage import (
     CustomerQuantity,
     DayQuantity,
@@ -47,6 +51,7 @@ from meters.usage import (
 
 SPANS = (7, 30, 90)
 SPARK_DAYS = 14
+PREVIEW_DAYS = 30
 
 
 @admin.register(Meter)
@@ -135,12 +140,9 @@ class MeterAdmin(ArchivedTabs):
         data = form.cleaned_data
         return create_meter(
             name=data["name"],
-            event_name=data["event_name"],
-            aggregation=data["aggregation"],
-            property_key=data["property_key"],
             measurement_unit=data["measurement_unit"],
             description=data["description"] or None,
-            filter=data["filter"],
+            **form.definition(),
         )
 
     def edit(self, request: HttpRequest, obj: Any, form: Any) -> None:
@@ -158,7 +160,42 @@ class MeterAdmin(ArchivedTabs):
             "operators": [{"value": str(value), "label": label} for value, label in OPERATORS],
             "ingest_url": f"{settings.BASE_URL}/events/ingest",
             "sample_customer": customer or "cus_abc123",
+            "preview_url": reverse("admin:meters_meter_preview"),
         }
+
+    def get_urls(self) -> list[Any]:
+        return [
+            path("preview/", self.admin_site.admin_view(self.preview_view), name="meters_meter_preview"),
+            *super().get_urls(),
+        ]
+
+    def preview_view(self, request: HttpRequest) -> HttpResponse:
+        """The part of the form's page that tells what the meter would have given. Nothing is saved."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        form = MeterTrialForm(request.POST, request=request)
+        context: dict[str, Any] = {"form": form, "unit": request.POST.get("measurement_unit", "").strip()[:100]}
+        if form.is_valid():
+            zone = settings.BILLING_TIME_ZONE
+            try:
+                meter = build_meter(name="Preview", measurement_unit="units", **form.definition())
+                preview = preview_meter(definition=meter, days=PREVIEW_DAYS, now=timezone.now(), time_zone=zone)
+            except DomainError as error:
+                form.add_error(None, error.message)
+            else:
+                context |= {
+                    "preview": preview,
+                    "chart": time_chart(
+                        title="Quantity by day",
+                        days=[day.day for day in preview.days],
+                        series=[Series("Quantity", [day.quantity for day in preview.days], "bar")],
+                        unit=context["unit"],
+                    ),
+                    "examples": [*preview.counted, *preview.left_out],
+                }
+        return TemplateResponse(request, "admin/meters/meter/_preview.html", context)
 
     # -- the page ----------------------------------------------------------------------------------------------
 
@@ -310,7 +347,16 @@ class MeterAdmin(ArchivedTabs):
 
 def definition_in_words(meter: Any) -> str:
     """What one period of it is: "sum of tokens"."""
-    words = {"count": "number of events", "sum": "sum of {}", "max": "highest {}", "last": "latest {}"}
+    words = {
+        "count": "number of events",
+        "sum": "sum of {}",
+        "max": "highest {}",
+        "last": "latest {}",
+        "unique": "number of different {}",
+        "min": "lowest {}",
+        "avg": "average of {}",
+        "weighted_sum": "{} times the hours it held",
+    }
     return words[meter.aggregation].format(meter.property_key) + (", filtered" if meter.filter else "")
 
 

@@ -118,8 +118,8 @@ def test_a_bucket_of_nothing_is_found() -> None:
     run_sql("UPDATE meters_bucket SET hour = %s WHERE meter_id = %s AND groups = '{free}'", at("2019-01-01"), meter.pk)
     found = check(fix=True)
     assert found.findings == [
-        "count, Acme, 2019-01-01 00:00 UTC, tier “free”: the buckets have 1 events, the log has nothing that counts.",
-        "count, Acme, 2026-03-10 00:00 UTC, tier “free”: the buckets have nothing, the log has 1 events.",
+        "count, Acme, 2019-01-01 00:00 UTC, tier “free”: the buckets have 1 event, the log has nothing that counts.",
+        "count, Acme, 2026-03-10 00:00 UTC, tier “free”: the buckets have nothing, the log has 1 event.",
     ]
     assert check().differing == 0
 
