@@ -34,6 +34,7 @@ from meters.retention import (
     restore_month,
 )
 from meters.rollups import Hour, rebuild, recompute, roll_up
+from meters.tasks import archive_old_events
 from meters.usage import measure, quantity
 from meters.voids import void_event
 from tests.base import acme, at, call_meter, globex, send, subscribed, usage_product
@@ -423,6 +424,45 @@ def test_the_commands_archive_drop_and_restore(folder: Path, settings: Any) -> N
     for month, why in (("March", "Name the month"), ("2025-03", "is in the log"), ("2024-01", "is not archived")):
         with pytest.raises(CommandError, match=why):
             run("restore_events", month)
+
+
+def test_the_task_keeps_as_many_months_as_the_setting_says(folder: Path, settings: Any) -> None:
+    three_months(acme())
+    Backfill.objects.all().delete()
+    settings.EVENT_ARCHIVE_DIR = folder
+    archive_old_events()
+    assert (Event.objects.count(), folder.exists()) == (24, False)
+    settings.EVENT_RETENTION_MONTHS = 1
+    archive_old_events()
+    assert Event.objects.count() == 0
+    assert [record.events for record in ArchivedMonth.objects.order_by("month")] == [2, 20, 2]
+    archive_old_events()
+    assert ArchivedMonth.objects.count() == 3
+
+
+# -- the API -------------------------------------------------------------------------------------------------
+
+
+def test_the_api_names_the_archived_month(folder: Path, call: Any) -> None:
+    customer = acme(customer_id="cus_acme")
+    three_months(customer)
+    meter = call_meter(event_name="n")
+    archive_and_drop(folder)
+    client = call(backfill=True)
+    event = {"customer_id": "cus_acme", "event_name": "n", "timestamp": "2025-03-05T10:30:00Z"}
+    known = client.post("/events/ingest", {"events": [{**event, "event_id": "e5"}]}, format="json")
+    assert (known.status_code, known.json()) == (200, {"ingested_count": 0})
+    new = client.post("/events/ingest", {"events": [{**event, "event_id": "new"}]}, format="json")
+    assert (new.status_code, new.json()["code"]) == (400, "MONTH_ARCHIVED")
+    assert [error["event_id"] for error in new.json()["errors"]] == ["new"]
+    gone = client.get("/events/e5")
+    assert (gone.status_code, gone.json()["code"]) == (404, "NOT_FOUND")
+    assert "March 2025" in gone.json()["message"]
+    cut = client.get(
+        f"/meters/{meter.public_id}/usage",
+        {"customer_id": "cus_acme", "start": "2025-03-05T10:15:00Z", "end": "2025-03-06T00:00:00Z"},
+    )
+    assert (cut.status_code, cut.json()["code"]) == (409, "MONTH_ARCHIVED")
 
 
 # -- pages ---------------------------------------------------------------------------------------------------
