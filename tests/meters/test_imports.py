@@ -323,6 +323,22 @@ def test_it_goes_on_where_it_was_stopped_with_a_true_report(customer: Customer, 
     assert Event.objects.count() == 3000
 
 
+def test_what_is_stored_and_how_far_it_is_move_together(customer: Customer, file: Any, tmp_path: Path) -> None:
+    """Something fails after the events were written and before the commit: then neither has happened."""
+    path = file(*[line(f"e{index}") for index in range(1000)], line("x"), "bad")
+    record = begin_import(path=path, name="x", now=database_now())
+    nowhere = tmp_path / "missing" / "report"
+    with pytest.raises(ImportFailed, match="cannot be written: No such file"):
+        run_import(record=record, path=path, report=nowhere, clock=database_now)
+    record = EventImport.objects.get()
+    assert (record.position, record.stored, record.refused) == (1000, 1000, 0)
+    assert Event.objects.count() == EventKey.objects.count() == 1000
+    assert "cannot be written" in record.failure
+    record = read_in(path)
+    assert (counts(record), record.failure) == ((1001, 0, 1), "")
+    assert Event.objects.count() == 1001
+
+
 def test_a_csv_goes_on_after_a_cell_of_several_lines(customer: Customer, file: Any) -> None:
     rows = [f'e{index},cus_acme,n,2025-03-10T12:00:00Z,"{index}\n\n,"' for index in range(2500)]
     path = file("event_id,customer_id,event_name,timestamp,note", *rows, name="e.csv")
