@@ -302,40 +302,53 @@ def _pieces(meter: Meter, customer: Customer | None, bounds: list[datetime], hin
 def tail_events(meter: Meter, customer: Customer | None, start: datetime, end: datetime, hint: int) -> Sql:
     """The counting events of the span behind the watermark (`mark`).
 
-    The name is compared in a way no index serves: the few events behind the watermark are found by the index
-    (customer, id), never by walking the customer's whole period.
+    Of one customer, the few events behind the watermark are found by the index (customer, id) and by nothing else:
+    name and time are compared outside, where no index can serve them. Without that, statistics that are old or missing
+    let PostgreSQL walk the customer's whole period.
     """
-    by_name = "event_name || '' = {}" if customer is not None else "event_name = {}"
+    behind = compose("id > {} AND id > (SELECT rolled_up_to FROM mark)", value(hint))
     where = compose(
-        "id > {} AND id > (SELECT rolled_up_to FROM mark) AND timestamp >= {} AND timestamp < {}",
-        value(hint),
-        value(start),
-        value(end),
+        "event_name = {} AND timestamp >= {} AND timestamp < {}", value(meter.event_name), value(start), value(end)
     )
-    return counting_events(meter, customer, compose("{} AND {}", compose(by_name, value(meter.event_name)), where))
+    if customer is None:
+        return counting_events(meter, None, compose("{} AND {}", behind, where))
+    mine = compose("(SELECT * FROM meters_event WHERE customer_id = {} AND {} OFFSET 0)", value(customer.pk), behind)
+    return counting_events(meter, customer, where, source=mine)
 
 
 def cut_events(meter: Meter, customer: Customer | None, cut: Sequence[tuple[datetime, datetime]]) -> Sql:
-    """The counting events of these spans up to the watermark (`mark`)."""
-    spans = [compose("timestamp >= {} AND timestamp < {}", value(start), value(end)) for start, end in cut]
-    where = compose(
-        "event_name = {} AND id <= (SELECT rolled_up_to FROM mark) AND ({})",
+    """The counting events of these spans up to the watermark (`mark`).
+
+    One after the other, each a short range of the index (customer, event name, timestamp); the id is compared in a
+    way no index serves.
+    """
+    of = compose("customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
+    events = compose(
+        "(SELECT found.* FROM unnest({}::timestamptz[], {}::timestamptz[]) AS span (first, following)"
+        " CROSS JOIN LATERAL (SELECT * FROM meters_event WHERE {} event_name = {} AND timestamp >= first"
+        " AND timestamp < following AND id + 0 <= (SELECT rolled_up_to FROM mark) OFFSET 0) AS found)",
+        value([start for start, _ in cut]),
+        value([end for _, end in cut]),
+        of,
         value(meter.event_name),
-        join(" OR ", spans),
     )
-    return counting_events(meter, customer, where)
+    return counting_events(meter, customer, TRUE, source=events)
 
 
-def counting_events(meter: Meter, customer: Customer | None, where: Sql) -> Sql:
+_LOG = Sql("meters_event")
+
+
+def counting_events(meter: Meter, customer: Customer | None, where: Sql, *, source: Sql = _LOG) -> Sql:
     """Of the events `where`, those that count for the meter, with what each brings."""
     if customer is not None:
         where = compose("customer_id = {} AND {}", value(customer.pk), where)
     events = compose(
-        "SELECT customer_id, {} AS groups, timestamp, id, {} AS value, {} AS text FROM meters_event"
+        "SELECT customer_id, {} AS groups, timestamp, id, {} AS value, {} AS text FROM {} AS meters_event"
         " WHERE {} AND voided_at IS NULL AND {}",
         groups(meter),
         reading(meter),
         canonical(meter.property_key) if meter.aggregation == Aggregation.UNIQUE else Sql("NULL::text"),
+        source,
         where,
         matches(_tree(meter)),
     )
@@ -434,15 +447,16 @@ def _weighed(meter: Meter, customer: Customer | None, start: datetime, end: date
 
 def _dirty_events(meter: Meter, customer: Customer | None, first: datetime, last: datetime) -> Sql:
     """The rolled events of the whole hours that the tail reaches too."""
-    where = compose(
-        "event_name = {} AND id <= (SELECT rolled_up_to FROM mark) AND timestamp >= {} AND timestamp < {}"
-        " AND EXISTS (SELECT FROM dirty WHERE dirty.customer_id = meters_event.customer_id"
-        " AND meters_event.timestamp >= dirty.hour AND meters_event.timestamp < dirty.hour + interval '1 hour')",
-        value(meter.event_name),
+    events = compose(
+        "(SELECT found.* FROM (SELECT DISTINCT customer_id, hour FROM dirty WHERE hour >= {} AND hour < {}) AS place"
+        " CROSS JOIN LATERAL (SELECT * FROM meters_event WHERE customer_id = place.customer_id AND event_name = {}"
+        " AND timestamp >= place.hour AND timestamp < place.hour + interval '1 hour'"
+        " AND id + 0 <= (SELECT rolled_up_to FROM mark) OFFSET 0) AS found)",
         value(first),
         value(last),
+        value(meter.event_name),
     )
-    return counting_events(meter, customer, where)
+    return counting_events(meter, customer, TRUE, source=events)
 
 
 def _levels_before(
