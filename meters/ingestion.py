@@ -26,7 +26,7 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
 from customers.errors import DomainError
-from meters.models import Backfill, EventKey
+from meters.models import Backfill, EventKey, Meter
 from meters.partitions import dropped_months, ensure_partitions, month_of, partition_name
 
 # Any constants will do; they only have to differ from the other advisory locks of this software.
@@ -577,8 +577,11 @@ def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool 
         cursor.execute(_STORE, [_encode(list(rows.values())).decode(), now - settings.LATENESS_WINDOW])
         stored = cursor.fetchall()
     if late := [found for found in stored if found[2]]:
+        # A level that is carried forward changes every period after it, too.
+        names = {event.event_name for event in events}
+        carried = Meter.objects.filter(carry_forward=True, event_name__in=names).exists()
         Backfill.objects.bulk_create(
-            Backfill(customer_id=customer, events=count, first=first, last=last)
+            Backfill(customer_id=customer, events=count, first=first, last=max(last, now) if carried else last)
             for customer, _, count, first, last in late
         )
     return sum(found[1] for found in stored)

@@ -121,3 +121,49 @@ def test_a_preview_too_wide_to_rate_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         send(customer, on="2026-01-10", name="token.usage", metadata={"tokens": 60})
     found = preview_void(where=january(), now=at("2026-01-20"))
     assert (found.complete, len(found.money), found.voided.events) == (False, 1, 2)
+
+
+@pytest.mark.parametrize("how", ["void", "backfill"])
+def test_a_carried_level_corrects_every_period_after_it(how: str) -> None:
+    """Ten seats from 1 January on, twenty from 21 January; a cent a seat and hour. Both periods are closed then."""
+    customer = acme()
+    seats = token_meter(
+        name="Seats",
+        event_name="seats",
+        aggregation="weighted_sum",
+        property_key="seats",
+        measurement_unit="seat hours",
+        carry_forward=True,
+    )
+    sold = subscribed(customer, usage_product((seats, "1", 0)), on="2026-01-01")
+    send(customer, on="2026-01-01", name="seats", metadata={"seats": 10})
+    if how == "void":
+        send(customer, on="2026-01-21", name="seats", metadata={"seats": 20})
+    run("2026-02-01T01:00")
+    run("2026-03-01T01:00")
+    january_hours, february_hours = 31 * 24, 28 * 24
+    more = 11 * 24 * 10 if how == "void" else 0
+    billed = [invoice.total for invoice in invoices_of(sold) if invoice.total]
+    doubled = 2 if how == "void" else 1
+    assert billed == [10 * january_hours + more, 10 * february_hours * doubled]
+    roll_up()
+    if how == "void":
+        wrong = Event.objects.get(timestamp=at("2026-01-21")).event_id
+        void_event(event_id=wrong, reason="nobody came", author="ada", now=at("2026-03-10"))
+    else:
+        send(customer, on="2026-01-21", name="seats", metadata={"seats": 20}, received="2026-03-10")
+        # A later word ends what the late one began, so that March is not billed at twenty.
+        send(customer, on="2026-03-10", name="seats", metadata={"seats": 10})
+    # March's invoice has room for one of the credits, April's for the other.
+    run("2026-04-01T01:00")
+    run("2026-05-01T01:00")
+    adjusted = {
+        line.period_start: line.amount
+        for invoice in invoices_of(sold)
+        for line in invoice.lines.filter(kind="adjustment")
+    }
+    sign = -1 if how == "void" else 1
+    assert adjusted == {
+        at("2026-01-01"): D(sign * 11 * 24 * 10),
+        at("2026-02-01"): D(sign * 10 * february_hours),
+    }
