@@ -50,8 +50,8 @@ format: $(VENV)/.installed-test ## let ruff lay the code out
 migrations-check: $(VENV)/.installed-test ## fail when a model changed without its migration
 	@$(CHECK)python -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run
 
-bench: $(VENV)/.installed-test ## measure ingestion against its limit, a bare COPY
-	@$(BIN)/python -m benchmarks.ingest $(ARGS)
+bench: $(VENV)/.installed-test ## measure metering beside its limits: minutes, and best on a quiet machine
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 check: lint migrations-check test ## all that must be right before a commit
 

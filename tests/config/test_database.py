@@ -1,12 +1,15 @@
 """The suite's own ground: a real PostgreSQL with the message queue's schema in it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
 from django.db import OperationalError, connection, connections
 
 pytestmark = pytest.mark.django_db
+# Its type names only what all databases of Django have.
+django_connection: Any = connection
 
 
 def test_it_runs_on_a_postgresql_new_enough() -> None:
@@ -39,8 +42,8 @@ def another() -> Iterator[psycopg.Connection]:
 def test_a_kept_connection_is_not_asked_how_it_is_while_it_is_silent(another: psycopg.Connection) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 'the last word'")
-    connection.health_check_enabled = True
-    connection.health_check_done = False
+    django_connection.health_check_enabled = True
+    django_connection.health_check_done = False
     assert connection.is_usable()
     last = another.execute(
         "SELECT query FROM pg_stat_activity WHERE pid = %s", [connection.connection.info.backend_pid]
@@ -59,7 +62,7 @@ def test_a_connection_that_the_server_has_ended_is_replaced_before_the_next_quer
     # What Django does at the beginning of a request.
     connection.settings_dict["CONN_HEALTH_CHECKS"], before = True, connection.settings_dict["CONN_HEALTH_CHECKS"]
     try:
-        connection.health_check_enabled = True
+        django_connection.health_check_enabled = True
         connection.close_if_unusable_or_obsolete()
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")

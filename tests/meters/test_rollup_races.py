@@ -39,6 +39,7 @@ from tests.stack import ROOT, roomy_folder
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("emptied_rollups")]
 
 Result = TypeVar("Result")
+D = Decimal
 # Whole hours, so that buckets count, around an hour that is cut, so that the log does, too.
 BEGIN = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=5)
 END = BEGIN + timedelta(hours=9, microseconds=1)
@@ -200,7 +201,7 @@ def test_a_request_that_hangs_between_its_ids_and_its_commit_is_counted_once_or_
     until("the request waits for the rival", somebody_waits)
     assert store(customer, ["later 1", "later 2"]) == 2
     assert roll_up(patience=0.2) == 0
-    assert (used(meter, customer), in_buckets(meter)) == (6, 0)
+    assert (used(meter, customer), in_buckets(meter)) == (D(6), 0)
     rolling = start(threads, lambda: roll_up(patience=None))
     if killed:
         with connection.cursor() as cursor:
@@ -212,7 +213,7 @@ def test_a_request_that_hangs_between_its_ids_and_its_commit_is_counted_once_or_
     stored = 2 if killed else 2 + asked.result(30)
     assert stored == (2 if killed else 5)
     assert rolling.result(30) > 0
-    assert (used(meter, customer), in_buckets(meter)) == (3 * stored, stored)
+    assert (used(meter, customer), in_buckets(meter)) == (D(3 * stored), stored)
 
 
 def test_a_writer_that_is_killed_holds_the_roller_up_no_longer(threads: ThreadPoolExecutor) -> None:
@@ -236,7 +237,7 @@ def test_a_writer_that_is_killed_holds_the_roller_up_no_longer(threads: ThreadPo
     with pytest.raises((DatabaseError, InterfaceError)):
         hanging.result(30)
     assert roll_up() > 0
-    assert (used(meter, customer), in_buckets(meter)) == (1, 1)
+    assert (used(meter, customer), in_buckets(meter)) == (D(1), 1)
 
 
 # -- all at once -----------------------------------------------------------------------------------------------
@@ -417,7 +418,7 @@ def another_cluster() -> Iterator[tuple[str, Path]]:
 
 def dump_program(binaries: Path) -> Path:
     """A pg_dump of the server's own version: another one's dump may hold what the restoring server refuses."""
-    wanted = connection.pg_version // 10_000
+    wanted = connection.connection.info.server_version // 10_000
     for program in (binaries / "bin" / "pg_dump", Path(shutil.which("pg_dump") or "")):
         if program.is_file():
             said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
