@@ -163,46 +163,6 @@ def measure(
     """
     if len(bounds) < 2 or bounds[0] >= bounds[-1]:
         return []
-    measured = _measure(meter, customer, bounds, grouped)
-    # Afterwards: a month that is dropped later was still there to be read.
-    _refuse_gaps(meter, customer, bounds)
-    return measured
-
-
-def _refuse_gaps(meter: Meter, customer: Customer | None, bounds: Sequence[datetime]) -> None:
-    """Raise MonthArchived where the quantities need events that are no longer in the log.
-
-    Whole hours of a dropped month are in the buckets. Not so what lies in an hour that a bound cuts, if there is
-    anything, nor what a meter would have counted that was made after the drop.
-    """
-    cut = sorted({floor_hour(bound) for bound in bounds if floor_hour(bound) != bound})
-    of = compose("customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
-    rows = _rows(
-        compose(
-            "SELECT month, dropped_at < {} FROM meters_archivedmonth"
-            " WHERE dropped_at IS NOT NULL AND events > 0 AND month >= {}::date AND month <= {}::date"
-            " AND (dropped_at < {} OR EXISTS (SELECT FROM meters_bucket WHERE meter_id = {} AND {}"
-            " hour = ANY({}::timestamptz[]) AND date_trunc('month', hour AT TIME ZONE 'UTC')::date = month))"
-            " ORDER BY month LIMIT 1",
-            value(meter.created_at),
-            value(month_of(bounds[0]).isoformat()),
-            value(month_of(bounds[-1] - _TICK).isoformat()),
-            value(meter.created_at),
-            value(meter.pk),
-            of,
-            value(cut),
-        )
-    )
-    for month, before in rows:
-        why = (
-            f"the meter “{meter.name}” was made later and never counted it"
-            if before
-            else "only whole hours of it can still be read"
-        )
-        raise MonthArchived(f"{month:%B %Y} was archived and dropped, and {why}. Restore it to read it.")
-
-
-def _measure(meter: Meter, customer: Customer | None, bounds: Sequence[datetime], grouped: bool) -> list[Measured]:
     if meter.aggregation == Aggregation.WEIGHTED_SUM:
         windows = list(itertools.pairwise(bounds))
         return [
@@ -223,16 +183,54 @@ def _from_watermark(meter: Meter, statement: Callable[[int], Sql]) -> list[tuple
 
     The watermark that counts is read inside the statement. The one that `meter` was read with only lets PostgreSQL
     plan for a short tail, and lies at or below it, unless the buckets were rebuilt in between: then the statement is
-    run again. Its last column is the watermark it saw; a left join keeps one row where nothing was found.
+    run again. Its last columns are the gap (`_mark`) and the watermark it saw; a left join keeps one row where nothing
+    was found.
     """
     hint = meter.rolled_up_to
     while True:
         sql = statement(hint)
         rows = _rows(sql)
-        seen = rows[0][-1]
+        gap, seen = rows[0][-2:]
+        if gap is not None:
+            raise _missing_month(meter, *gap)
         if seen >= hint:
-            return [row[:-1] for row in rows if row[0] is not None]
+            return [row[:-2] for row in rows if row[0] is not None]
         hint = seen
+
+
+def _mark(meter: Meter, customer: Customer | None, bounds: Sequence[datetime]) -> Sql:
+    """The watermark, and the first month for which the quantities need events that are no longer in the log.
+
+    Whole hours of a dropped month are in the buckets. Not so what lies in an hour that a bound cuts, if there is
+    anything, nor what a meter would have counted that was made after the drop.
+    """
+    cut = sorted({floor_hour(bound) for bound in bounds if floor_hour(bound) != bound})
+    of = compose("customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
+    return compose(
+        "SELECT rolled_up_to, (SELECT ARRAY[month::text, CASE WHEN dropped_at < created_at THEN 'late' END]"
+        " FROM meters_archivedmonth WHERE dropped_at IS NOT NULL AND meters_archivedmonth.events > 0"
+        " AND month >= {}::date AND month <= {}::date"
+        " AND (dropped_at < created_at OR EXISTS (SELECT FROM meters_bucket WHERE meter_id = {} AND {}"
+        " hour = ANY({}::timestamptz[]) AND date_trunc('month', hour AT TIME ZONE 'UTC')::date = month))"
+        " ORDER BY month LIMIT 1) AS gap FROM meters_meter WHERE id = {}",
+        value(month_of(bounds[0]).isoformat()),
+        value(month_of(bounds[-1] - _TICK).isoformat()),
+        value(meter.pk),
+        of,
+        value(cut),
+        value(meter.pk),
+    )
+
+
+def _missing_month(meter: Meter, month: str, late: str | None) -> MonthArchived:
+    why = (
+        f"the meter “{meter.name}” was made later and never counted it"
+        if late
+        else "only whole hours of it can still be read"
+    )
+    return MonthArchived(
+        f"{date.fromisoformat(month):%B %Y} was archived and dropped, and {why}. Restore it to read it."
+    )
 
 
 _QUANTITY: dict[str, LiteralString] = {
@@ -252,11 +250,12 @@ _QUANTITY: dict[str, LiteralString] = {
 def _measured(meter: Meter, customer: Customer | None, bounds: list[datetime], grouped: bool, hint: int) -> Sql:
     keys = Sql("groups") if grouped else Sql("NULL::text[]")
     return compose(
-        "WITH mark AS MATERIALIZED (SELECT rolled_up_to FROM meters_meter WHERE id = {}), piece AS ({}), measured AS ("
+        "WITH mark AS MATERIALIZED ({}), piece AS ({}), measured AS ("
         "SELECT width_bucket(at, {}::timestamptz[]) AS win, customer_id, {} AS keys, {} AS quantity,"
         " sum(events)::bigint AS events, max(last_at) AS last_at FROM piece GROUP BY 1, 2, 3)"
-        " SELECT win, customer_id, keys, quantity, events, last_at, rolled_up_to FROM mark LEFT JOIN measured ON true",
-        value(meter.pk),
+        " SELECT win, customer_id, keys, quantity, events, last_at, gap, rolled_up_to"
+        " FROM mark LEFT JOIN measured ON true",
+        _mark(meter, customer, bounds),
         _pieces(meter, customer, bounds, hint),
         value(bounds),
         keys,
@@ -427,7 +426,7 @@ def _weighed(meter: Meter, customer: Customer | None, start: datetime, end: date
             Sql("groups <> '{}'") if grouped and meter.group_by else Sql("groups = '{}'"),
         )
     return compose(
-        "WITH mark AS MATERIALIZED (SELECT rolled_up_to FROM meters_meter WHERE id = {}),"
+        "WITH mark AS MATERIALIZED ({}),"
         " tail AS MATERIALIZED ({}),"
         " dirty AS MATERIALIZED (SELECT DISTINCT customer_id, date_trunc('hour', timestamp, 'UTC') AS hour FROM tail),"
         " piece AS ({}),"
@@ -436,9 +435,9 @@ def _weighed(meter: Meter, customer: Customer | None, start: datetime, end: date
         " weighed AS (SELECT customer_id, series, min(first_at) AS first_at,"
         " sum(area + last_value * extract(epoch FROM following - last_at)) AS area, sum(events)::bigint AS events,"
         " max(last_at) AS last_at FROM step GROUP BY customer_id, series)"
-        " SELECT customer_id, series, first_at, area, events, last_at, rolled_up_to"
+        " SELECT customer_id, series, first_at, area, events, last_at, gap, rolled_up_to"
         " FROM mark LEFT JOIN weighed ON true",
-        value(meter.pk),
+        _mark(meter, customer, [start, end]),
         tail_events(meter, customer, start, end, hint),
         raw,
         value(end),
@@ -497,11 +496,11 @@ def _last_before(meter: Meter, customer: Customer | None, instant: datetime, gro
             )
         )
     return compose(
-        "WITH mark AS MATERIALIZED (SELECT rolled_up_to FROM meters_meter WHERE id = {}), piece AS ({}), latest AS ("
+        "WITH mark AS MATERIALIZED ({}), piece AS ({}), latest AS ("
         "SELECT DISTINCT ON (customer_id, {}) customer_id, {} AS keys, last_value FROM piece"
         " ORDER BY customer_id, {}, last_at DESC, last_id DESC)"
-        " SELECT customer_id, keys, last_value, rolled_up_to FROM mark LEFT JOIN latest ON true",
-        value(meter.pk),
+        " SELECT customer_id, keys, last_value, gap, rolled_up_to FROM mark LEFT JOIN latest ON true",
+        _mark(meter, customer, [instant, instant]),
         join(" UNION ALL ", parts),
         keys,
         keys,
