@@ -48,12 +48,12 @@ class EventImportAdmin(PageAdmin):
     sortable_by = ()
     list_per_page = 25
     actions = None
-    actions_list = ("upload",)
+    actions_list = ("import_a_file",)
     actions_detail = ("try_again",)
     empty_state = (
         "No file imported yet",
-        "Import usage you already have: press “Import a file” above, or run `manage.py import_events FILE` for a large"
-        " one.",
+        "Import usage you already have: press “Import a file” above. For a file of gigabytes there is the"
+        " command import_events.",
     )
 
     # -- who may -----------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class EventImportAdmin(PageAdmin):
     # -- what can be done --------------------------------------------------------------------------------------
 
     @link_action(title="Import a file", permission="upload", icon="upload_file")
-    def upload(self, request: HttpRequest, object_id: str | None = None) -> str:
+    def import_a_file(self, request: HttpRequest, object_id: str | None = None) -> str:
         return reverse("admin:meters_eventimport_upload")
 
     @command(

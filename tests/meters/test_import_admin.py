@@ -118,6 +118,19 @@ def test_the_same_file_twice_is_read_once_and_again_on_demand(folder: Path, queu
     assert (record.stored, record.repeated, record.refused) == (1, 1, 0)
 
 
+def test_the_button_leads_to_the_upload_and_only_those_who_may(folder: Path) -> None:
+    button = reverse("admin:meters_eventimport_import_a_file")
+    client = operator()
+    assert f'href="{button}"' in page(client.get(reverse("admin:meters_eventimport_changelist")))
+    answer = client.get(button)
+    assert (answer.status_code, answer["Location"]) == (302, UPLOAD)
+    shown = client.get(UPLOAD)
+    assert shown.status_code == 200
+    assert 'enctype="multipart/form-data"' in page(shown)
+    User.objects.all().delete()
+    assert operator("view_eventimport").get(button).status_code == 403
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
