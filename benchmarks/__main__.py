@@ -413,7 +413,7 @@ def footprint(web: Web, seconds: float) -> None:
     if not sql("SELECT FROM meters_meter WHERE event_name = 'api.call'"):
         make_meters(3, "api.call")
     send(web=web, key=key, body=body, size=BATCH, clients=4, seconds=3)
-    disk = int(sql(size)[0][0])  # type: ignore[arg-type]
+    disk = int(sql(size)[0][0])
     with roller() as rolls:
         memory, answered = [], 0
         for _ in range(6):
@@ -425,7 +425,7 @@ def footprint(web: Web, seconds: float) -> None:
                 f"  after {answered:>9,} events: web {memory[-1][0] / 2**20:.0f} MB,"
                 f" roller {memory[-1][1] / 2**20:.0f} MB"
             )
-    grown = (int(sql(size)[0][0]) - disk) / answered  # type: ignore[arg-type]
+    grown = (int(sql(size)[0][0]) - disk) / answered
     each = len(body) / BATCH
     ratios = [memory[-1][place] / memory[1][place] for place in (0, 1)]
     say(f"  {grown:.0f} bytes an event on disk with all indexes, {grown / each:.2f} of its {each:.0f} bytes of JSON")

@@ -200,7 +200,7 @@ def _clients(
 # -- measuring -----------------------------------------------------------------------------------------------
 
 
-def rate(work: Callable[[], None], *, times: int) -> float:
+def rate(work: Callable[[], object], *, times: int) -> float:
     """How often a second, by the median of the runs."""
     taken = []
     for _ in range(times):
