@@ -163,18 +163,16 @@ def recompute(*, meter: Meter, hours: Sequence[Hour], upto: int) -> None:
                 value(meter.pk),
             )
         )
-    # The places drive: each is a short range of the index (customer, event name, timestamp).
+    # The places drive: each is a short range of the index (customer, event name, timestamp). OFFSET 0 keeps PostgreSQL
+    # from joining the other way round, which compares every event with every hour.
     inside = compose(
-        "id <= {} AND EXISTS (SELECT FROM ({}) AS place WHERE place.customer_id = meters_event.customer_id"
-        " AND meters_event.timestamp >= place.hour AND meters_event.timestamp < place.hour + interval '1 hour')"
-        " AND customer_id = ANY({}::bigint[]) AND timestamp >= {} AND timestamp < {}::timestamptz + interval '1 hour'",
+        "id <= {} AND customer_id = place.customer_id AND timestamp >= place.hour"
+        " AND timestamp < place.hour + interval '1 hour'",
         value(upto),
-        places,
-        value(sorted({place.customer_id for place in hours})),
-        value(min(place.hour for place in hours)),
-        value(max(place.hour for place in hours)),
     )
-    events = _events(meter, inside)
+    events = compose(
+        "SELECT event.* FROM ({}) AS place CROSS JOIN LATERAL ({} OFFSET 0) AS event", places, _events(meter, inside)
+    )
     if meter.aggregation == Aggregation.WEIGHTED_SUM:
         _insert_levels(meter, events)
     else:
