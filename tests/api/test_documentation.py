@@ -16,8 +16,16 @@ from meters.api import serializers as meters
 from tests.api.client import operations, schema
 
 PAGE = (Path(settings.BASE_DIR) / "docs" / "api.md").read_text()
-# Raised where only the admin can meet them.
-ADMIN_ONLY = {"INVOICE_NOT_PAYABLE", "INVOICE_NOT_VOIDABLE", "API_KEY_ALREADY_REVOKED", "NOT_ACCEPTABLE"}
+# Raised where only the admin and commands can meet them.
+ADMIN_ONLY = {
+    "INVOICE_NOT_PAYABLE",
+    "INVOICE_NOT_VOIDABLE",
+    "API_KEY_ALREADY_REVOKED",
+    "NOT_ACCEPTABLE",
+    "ARCHIVE_REFUSED",
+    "IMPORT_FAILED",
+    "VOIDED",
+}
 
 
 def test_every_error_code_is_documented() -> None:

@@ -197,3 +197,55 @@ def test_without_a_key_nothing_is_told() -> None:
     for path in ("/meters", "/meters/mtr_nobody", "/events", "/events/x"):
         answer = APIClient().get(path)
         assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHORIZED")
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "extras"),
+    [
+        ("unique", {}),
+        ("min", {"group_by": []}),
+        ("avg", {"group_by": ["model"], "carry_forward": False}),
+        ("last", {"carry_forward": True}),
+        ("weighted_sum", {"group_by": ["model", "region", " a,b "], "carry_forward": True}),
+    ],
+)
+def test_what_goes_beyond_the_contract_is_kept_and_answered(
+    api: APIClient, aggregation: str, extras: dict[str, Any]
+) -> None:
+    answer = post(api, aggregation={"type": aggregation, "key": "tokens"}, **extras)
+    assert answer.status_code == 201, answer.json()
+    made = answer.json()
+    assert made["aggregation"] == {"type": aggregation, "key": "tokens"}
+    assert made["group_by"] == extras.get("group_by", [])
+    assert made["carry_forward"] is extras.get("carry_forward", False)
+    assert api.get(f"/meters/{made['id']}").json() == made
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"group_by": ["a", "b", "c", "d"]},
+        {"group_by": ["a", "a"]},
+        {"group_by": [""]},
+        {"group_by": ["x" * 101]},
+        {"group_by": "a"},
+        {"group_by": [5]},
+        {"group_by": None},
+        {"carry_forward": True},
+        {"carry_forward": "true"},
+        {"aggregation": {"type": "median", "key": "v"}},
+        {"aggregation": {"type": "unique"}},
+    ],
+)
+def test_what_goes_beyond_the_contract_is_checked(api: APIClient, changes: dict[str, Any]) -> None:
+    answer = post(api, **changes)
+    assert (answer.status_code, answer.json()["code"]) == (422, "INVALID_REQUEST_BODY")
+    assert not Meter.objects.exists()
+
+
+@pytest.mark.parametrize("field", ["group_by", "carry_forward"])
+def test_groups_and_carrying_never_change(api: APIClient, field: str) -> None:
+    meter = call_meter()
+    answer = api.patch(f"/meters/{meter.public_id}", {field: [] if field == "group_by" else False}, format="json")
+    assert answer.status_code == 422
+    assert "make a new meter" in answer.json()["message"]
