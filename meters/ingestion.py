@@ -95,7 +95,7 @@ def enter_ingestion() -> datetime:
             [INGESTION_LOCK],
         )
         (now,) = cursor.fetchone()
-    return now  # type: ignore[no-any-return]
+    return now
 
 
 def writers_in_flight() -> set[tuple[int, str]]:
