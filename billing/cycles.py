@@ -34,8 +34,8 @@ from billing.pricing import RatedLine, rate_fee, rate_per_unit, waive
 from billing.subscriptions import advance, current_period, fee_line, lock_subscription, park, reason_of
 from customers.errors import DomainError
 from meters.ingestion import wait_for_ingestion_in_flight
-from meters.models import Backfill
-from meters.usage import quantities
+from meters.models import Aggregation, Backfill, Meter
+from meters.usage import quantity
 
 logger = logging.getLogger(__name__)
 
@@ -114,17 +114,31 @@ def watch_backfilled_periods(*, now: datetime) -> int:
 # -- what should be billed ----------------------------------------------------------------------------------
 
 
-def usage_lines(subscription: Subscription, period: BillingPeriod) -> list[ProposedLine]:
-    """The usage of one period, rated: one line a charge, also where nothing was used."""
+def usage_lines(
+    subscription: Subscription, period: BillingPeriod, *, so_far: datetime | None = None
+) -> list[ProposedLine]:
+    """The usage of one period, rated: one line a charge, also where nothing was used.
+
+    With `so_far`, a level (weighted_sum) has held until that instant and not yet until the period's end.
+    """
     price = subscription.price
     charges = list(price.charges.select_related("meter"))
-    used = quantities(
-        meters=[charge.meter for charge in charges],
-        customer=subscription.customer,
-        start=period.start,
-        end=period.end,
-    )
+    used = {
+        charge.meter_id: quantity(
+            meter=charge.meter,
+            customer=subscription.customer,
+            start=period.start,
+            end=_held_until(charge.meter, period, so_far),
+        )
+        for charge in charges
+    }
     return [_usage_line(subscription, period, charge, used[charge.meter_id]) for charge in charges]
+
+
+def _held_until(meter: Meter, period: BillingPeriod, so_far: datetime | None) -> datetime:
+    if so_far is None or meter.aggregation != Aggregation.WEIGHTED_SUM:
+        return period.end
+    return max(period.start, min(period.end, so_far))
 
 
 def _rate(period: BillingPeriod, charge: Charge, quantity: Decimal) -> RatedLine:
@@ -579,7 +593,7 @@ def running_usage(*, subscription: Subscription, now: datetime) -> RunningUsage 
         return None
     price = subscription.price
     fee = Decimal(0) if period.is_trial else price.fixed_amount * subscription.quantity
-    return RunningUsage(period, tuple(usage_lines(subscription, period)), fee, price.currency)
+    return RunningUsage(period, tuple(usage_lines(subscription, period, so_far=now)), fee, price.currency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -605,6 +619,7 @@ class PeriodUsage:
 def usage_history(
     *,
     subscription: Subscription,
+    now: datetime,
     start: datetime | None = None,
     end: datetime | None = None,
     meter_id: str | None = None,
@@ -622,16 +637,18 @@ def usage_history(
     if end is not None:
         periods = periods.filter(start__lte=end)
     stop = None if limit is None else offset + limit
-    return [_period_usage(subscription, period, meter_id) for period in periods[offset:stop]]
+    return [_period_usage(subscription, period, meter_id, now) for period in periods[offset:stop]]
 
 
-def _period_usage(subscription: Subscription, period: BillingPeriod, meter_id: str | None) -> PeriodUsage:
+def _period_usage(
+    subscription: Subscription, period: BillingPeriod, meter_id: str | None, now: datetime
+) -> PeriodUsage:
     if period.is_closed() and (found := _billed_usage(subscription, period)):
         charges, invoice = found
     else:
         charges = [
             ChargeUsage(line.charge, line.quantity, line.billable_units, line.amount)
-            for line in usage_lines(subscription, period)
+            for line in usage_lines(subscription, period, so_far=now)
             if line.charge is not None
         ]
         invoice = None

@@ -218,7 +218,8 @@ def accrued_unbilled(*, now: datetime) -> Accrued:
     subscriptions: dict[int, Subscription] = {}
     for period in waiting[:MOST_ACCRUED]:
         subscription = subscriptions.setdefault(period.subscription_id, period.subscription)
-        total = total_of(usage_lines(subscription, period))
+        so_far = None if period.is_closed() else now
+        total = total_of(usage_lines(subscription, period, so_far=so_far))
         unbilled = _unbilled(period, total, _billed_lines(period) if period.is_closed() else [])
         amounts[subscription.pk] = add(amounts.get(subscription.pk, Decimal(0)), unbilled)
     totals: dict[str, Decimal] = {}

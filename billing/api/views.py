@@ -366,6 +366,7 @@ class UsageHistoryView(APIView):
         first, end = page_bounds(request)
         periods = usage_history(
             subscription=subscription,
+            now=timezone.now(),
             start=wanted.get("start_date"),
             end=wanted.get("end_date"),
             meter_id=wanted.get("meter_id") or None,

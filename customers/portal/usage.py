@@ -165,7 +165,7 @@ def plan_view(*, subscription: Subscription, now: datetime) -> PlanView | None:
 def history_views(*, subscription: Subscription, now: datetime, offset: int, limit: int) -> list[HistoryView]:
     """Begun periods with what was billed for them, newest first, the running one first of all."""
     zone = ZoneInfo(subscription.time_zone)
-    found = usage_history(subscription=subscription, end=now, offset=offset, limit=limit)
+    found = usage_history(subscription=subscription, now=now, end=now, offset=offset, limit=limit)
     return [_history_view(item, zone) for item in found]
 
 

@@ -1,9 +1,12 @@
 """A walk over every action of the admin: by GET it changes nothing, by POST it asks for its permission and for the
 form's token, and with both it does what it says. An action that is not in the tables below fails the walk."""
 
+import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -17,7 +20,8 @@ from django_celery_beat.models import PeriodicTask
 
 from billing.models import BillingRun, Invoice, InvoiceStatus, SubscriptionStatus
 from customers.models import PortalLink
-from meters.models import Event
+from meters.imports import accept_upload, go_on
+from meters.models import Event, EventImport, EventVoid
 from tests.admin.house import House, nothing_changes, operator, registered, signed_in
 
 
@@ -51,6 +55,26 @@ def _ends(house: House) -> None:
 
 def _fresh(thing: Any) -> Any:
     return type(thing).objects.get(pk=thing.pk)
+
+
+def _an_event(house: House) -> Event:
+    return Event.objects.get(customer=house.customer, event_name="unread.name")
+
+
+def _a_finished_import(house: House) -> None:
+    """A file that was uploaded and read to its end."""
+    event = {"event_id": "from-a-file", "customer_id": house.customer.public_id, "event_name": "e", "timestamp": _ago()}
+    record = accept_upload(
+        chunks=[json.dumps(event).encode()],
+        name="events.jsonl",
+        folder=Path(tempfile.mkdtemp(prefix="meterbook-tests-")),
+        now=timezone.now(),
+    )
+    assert go_on(import_id=record.pk, clock=timezone.now, seconds=60)
+
+
+def _ago() -> str:
+    return (timezone.now() - timedelta(days=3)).isoformat()
 
 
 def _later() -> str:
@@ -87,6 +111,18 @@ COMMANDS: dict[str, Case] = {
         "meters.change_meter",
         lambda h: not _fresh(h.calls).is_archived(),
         prepare=lambda h: _archive(h.calls),
+    ),
+    "meters_event_void": Case(
+        _an_event,
+        "meters.void_event",
+        lambda h: EventVoid.objects.filter(event=_an_event(h).pk, reason="sent by mistake").exists(),
+        lambda h: {"reason": "sent by mistake"},
+    ),
+    "meters_eventimport_try_again": Case(
+        lambda h: EventImport.objects.get(),
+        "meters.add_eventimport",
+        lambda h: EventImport.objects.get().finished_at is None,
+        prepare=_a_finished_import,
     ),
     "billing_product_archive": Case(
         lambda h: h.product, "billing.change_product", lambda h: _fresh(h.product).is_archived()
@@ -162,6 +198,8 @@ LINKS: dict[str, Link] = {
     "customers_customer_edit_details": Link(lambda h: h.customer, "customers.change_customer", "/edit/"),
     "customers_customer_subscribe": Link(lambda h: h.customer, "billing.add_subscription", "/add/?customer="),
     "meters_meter_edit_details": Link(lambda h: h.calls, "meters.change_meter", "/edit/"),
+    "meters_event_void_many": Link(None, "meters.void_event", "/void/"),
+    "meters_eventimport_import_a_file": Link(None, "meters.add_eventimport", "/upload/"),
     "billing_product_edit_details": Link(lambda h: h.product, "billing.change_product", "/edit/"),
     "billing_product_new_price": Link(lambda h: h.product, "billing.change_product", "/price/"),
     "billing_product_subscribe": Link(lambda h: h.product, "billing.add_subscription", "/add/?product="),

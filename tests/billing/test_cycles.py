@@ -507,7 +507,7 @@ def test_usage_history_is_newest_first_and_says_what_was_billed() -> None:
     send(customer, 101, on="2026-03-02")
     found = [
         (p.period.start, c.consumed_units, c.chargeable_units, c.amount, p.invoice.number if p.invoice else None)
-        for p in usage_history(subscription=subscription)
+        for p in usage_history(subscription=subscription, now=at("2026-03-03"))
         for c in p.charges
     ]
     assert found == [
@@ -515,3 +515,19 @@ def test_usage_history_is_newest_first_and_says_what_was_billed() -> None:
         (at("2026-02-01"), D(10), D(0), D(0), "INV-000002"),
         (at("2026-01-01"), D(180), D(80), D(160), "INV-000001"),
     ]
+
+
+def test_a_level_has_held_until_now_and_at_closing_until_the_periods_end() -> None:
+    customer = acme()
+    seats = call_meter(
+        name="Seats", event_name="seats", aggregation="weighted_sum", property_key="n", measurement_unit="seat hours"
+    )
+    subscription = subscribed(customer, usage_product((seats, "1", 0)), on="2026-01-01")
+    send(customer, on="2026-01-01", name="seats", metadata={"n": 10})
+    running = running_usage(subscription=subscription, now=at("2026-01-02"))
+    assert running is not None
+    assert [line.quantity for line in running.lines] == [D(240)]  # 10 seats for a day
+    history = usage_history(subscription=subscription, now=at("2026-01-03"))
+    assert [charge.consumed_units for period in history for charge in period.charges] == [D(480)]
+    (invoice,) = close(subscription, "2026-02-01T01:00")
+    assert lines_of(invoice) == [("usage", "Seats", D(7440), D(7440))]  # 10 x 31 x 24

@@ -193,7 +193,7 @@ def test_what_was_voided_is_not_billed_again_and_what_comes_later_is(voided: str
         ("usage", "API calls", D(0), D(0)),
         ("adjustment", "API calls, adjustment", D(1), D(2)),
     ]
-    history = usage_history(subscription=subscription)
+    history = usage_history(subscription=subscription, now=at("2026-04-02"))
     assert [charge.consumed_units for period in history for charge in period.charges] == [D(0), D(0), D(0), D(111)]
 
 
