@@ -463,7 +463,31 @@ def _levels_before(
 ) -> dict[tuple[int, tuple[str | None, ...]], Decimal]:
     """The last value before the instant, by customer and group."""
     rows = _from_watermark(meter, lambda hint: _last_before(meter, customer, instant, grouped, hint))
+    if not rows and customer is not None:
+        _refuse_forgotten_level(meter, customer, instant)
     return {(customer_id, tuple(keys or ())): level for customer_id, keys, level in rows}
+
+
+def _refuse_forgotten_level(meter: Meter, customer: Customer, instant: datetime) -> None:
+    """No level is known, and the meter was made after a month was dropped that may have held it: refuse to say 0.
+
+    A customer who came after the drop cannot have had a level in that month, unless another meter counted them there.
+    """
+    forgotten = _rows(
+        compose(
+            "SELECT month::text FROM meters_archivedmonth AS gone WHERE dropped_at < {} AND gone.events > 0"
+            " AND month < {} AND (dropped_at >= {} OR EXISTS (SELECT FROM meters_bucket"
+            " WHERE meter_id IN (SELECT id FROM meters_meter) AND customer_id = {}"
+            " AND date_trunc('month', hour AT TIME ZONE 'UTC')::date = month))"
+            " ORDER BY month DESC LIMIT 1",
+            value(meter.created_at),
+            value(instant),
+            value(customer.created_at),
+            value(customer.pk),
+        )
+    )
+    if forgotten:
+        raise _missing_month(meter, forgotten[0][0], "late")
 
 
 def _last_before(meter: Meter, customer: Customer | None, instant: datetime, grouped: bool, hint: int) -> Sql:

@@ -220,6 +220,25 @@ def test_a_cut_hour_of_a_dropped_month_is_an_error_and_no_wrong_number(folder: P
     assert quantity(meter=meter, customer=customer, start=START, end=at("2025-04-21T10:30:00.000001")) == 21
 
 
+def test_a_level_that_only_the_dropped_month_knew_is_refused_and_not_taken_for_nothing(folder: Path) -> None:
+    customer, newcomer = acme(), globex()
+    store(customer, ("a", "2025-03-10", {"v": 5}), ("b", "2025-06-10", {"v": 1}))
+    archive_and_drop(folder)
+    Customer.objects.filter(pk=customer.pk).update(created_at=at("2025-01-01"))
+    Customer.objects.filter(pk=newcomer.pk).update(created_at=database_now() + timedelta(seconds=1))
+    customer.refresh_from_db()
+    newcomer.refresh_from_db()
+    late = call_meter(event_name="n", aggregation="last", property_key="v", carry_forward=True)
+    Meter.objects.filter(pk=late.pk).update(created_at=database_now() + timedelta(seconds=1))
+    late.refresh_from_db()
+    april, may, july, august = (at(f"2025-{month:02}-01") for month in (4, 5, 7, 8))
+    with pytest.raises(MonthArchived, match=r"March 2025 .* was made later"):
+        quantity(meter=late, customer=customer, start=april, end=may)
+    # A level that the log still has is a level; and who came after the drop had none.
+    assert quantity(meter=late, customer=customer, start=july, end=august) == 1
+    assert quantity(meter=late, customer=newcomer, start=april, end=may) == 0
+
+
 def test_a_meter_made_after_the_drop_says_that_it_never_counted_the_month(folder: Path) -> None:
     customer = acme()
     three_months(customer)
