@@ -116,12 +116,12 @@ def make_meters(count: int, event_name: str) -> list["Meter"]:
 
 
 def fill(customers: list[int], events: int, event_name: str) -> None:
-    """Events of the last 25 days, written past ingestion: only the log is read afterwards."""
+    """Events spread evenly over the last 31 days, written past ingestion: only the log is read afterwards."""
     from meters.partitions import ensure_partitions, month_of
 
-    end = datetime.now(UTC) - timedelta(hours=2)
-    begin = end - timedelta(days=25)
-    ensure_partitions(months={month_of(begin), month_of(end)})
+    end = datetime.now(UTC)
+    begin = end - timedelta(days=31)
+    ensure_partitions(months={month_of(begin), month_of(end - timedelta(days=15)), month_of(end)})
     sql(
         "INSERT INTO meters_event (event_id, customer_id, event_name, timestamp, metadata)"
         " SELECT 'evt_' || lpad(n::text, 20, '0'), (%s::bigint[])[1 + n %% %s], %s,"
@@ -290,6 +290,14 @@ def usage(web: Web, seconds: float, *, large: bool) -> None:
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     spans = {"whole hours": (end - timedelta(days=30), end)}
     spans["cut hours"] = tuple(at - timedelta(minutes=17, microseconds=5) for at in spans["whole hours"])  # type: ignore[assignment]
+    wanted = {
+        (size, span): sql(
+            "SELECT count(*) FROM meters_event WHERE customer_id = %s AND timestamp >= %s AND timestamp < %s",
+            [customers[size].pk, *spans[span]],
+        )[0][0]
+        for size in sizes
+        for span in spans
+    }
     body = template(customer=busy.public_id, size=100, event_name="usage.read")
     found = []
     with (
@@ -306,7 +314,7 @@ def usage(web: Web, seconds: float, *, large: bool) -> None:
                 begun = time.perf_counter()
                 read = quantity(meter=meter, customer=customers[size], start=start, end=stop)
                 times.append(time.perf_counter() - begun)
-                assert read == size if turn % 2 else read > 0, (read, size)
+                assert read == wanted[size, span] if turn % 2 else read > 0, (read, size)
             begun = time.perf_counter()
             sql("SELECT 1")
             idle.append(time.perf_counter() - begun)
