@@ -75,11 +75,11 @@ def _try(where: Selection, now: datetime) -> Correction:
     voided = void_events(where=where, reason="preview", author="preview", now=now)
     spans = list(Backfill.objects.filter(pk__gt=last_backfill).order_by("pk"))
     periods, complete = _periods(spans, list(Meter.objects.filter(event_name__in=names)))
-    after = {period.pk: _amounts(period) for period in periods}
+    after = {period.pk: _amounts(period, now) for period in periods}
     transaction.savepoint_rollback(point)
     money = []
     for period in periods:
-        before = _amounts(period)
+        before = _amounts(period, now)
         for charge in period.subscription.price.charges.select_related("meter").order_by("position"):
             change = add(after[period.pk].get(charge.pk, Decimal(0)), -before.get(charge.pk, Decimal(0)))
             if change:
@@ -109,7 +109,10 @@ def _periods(spans: list[Backfill], meters: list[Meter]) -> tuple[list[BillingPe
     return list(found.values()), True
 
 
-def _amounts(period: BillingPeriod) -> dict[int, Decimal]:
+def _amounts(period: BillingPeriod, now: datetime) -> dict[int, Decimal]:
     """By charge: what a running period costs so far, or what a closed one still has to be adjusted by."""
-    lines = (usage_lines if period.closed_at is None else adjustment_lines)(period.subscription, period)
+    if period.closed_at is None:
+        lines = usage_lines(period.subscription, period, so_far=now)
+    else:
+        lines = adjustment_lines(period.subscription, period)
     return {line.charge.pk: line.amount for line in lines if line.charge is not None}

@@ -6,7 +6,7 @@ Nothing is rated here. The running period comes from `usage_so_far`, which rates
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -22,7 +22,7 @@ from customers.models import Customer
 from customers.portal.charts import DayChart, DayValue, day_chart, percent
 from meters.models import Aggregation, Meter
 from meters.partitions import MonthArchived
-from meters.usage import daily_quantities, quantities
+from meters.usage import daily_quantities, quantity
 
 # A year by day is no chart any more; the table and the CSV have every day.
 MOST_DAYS = 92
@@ -177,9 +177,8 @@ def csv_rows(*, period: BillingPeriod, customer: Customer, now: datetime) -> Ite
     subscription = period.subscription
     yield ["day", "meter", "quantity", "unit", "events"]
     meters = [charge.meter for charge in subscription.price.charges.select_related("meter")]
-    today = now.astimezone(ZoneInfo(subscription.time_zone)).date()
     try:
-        rows = [*_day_rows(meters, period, customer, today), *_total_rows(meters, period, customer)]
+        rows = [*_day_rows(meters, period, customer, now), *_total_rows(meters, period, customer, now)]
     except MonthArchived:
         rows = [["note", "The days of this period are archived and can no longer be listed.", "", "", ""]]
     yield from rows
@@ -199,13 +198,14 @@ def csv_rows(*, period: BillingPeriod, customer: Customer, now: datetime) -> Ite
         ]
 
 
-def _day_rows(meters: list[Meter], period: BillingPeriod, customer: Customer, today: date) -> Iterator[list[str]]:
+def _day_rows(meters: list[Meter], period: BillingPeriod, customer: Customer, now: datetime) -> Iterator[list[str]]:
+    today = now.astimezone(ZoneInfo(period.subscription.time_zone)).date()
     for meter in meters:
         for day in daily_quantities(
             meter=meter,
             customer=customer,
             start=period.start,
-            end=period.end,
+            end=_held_until(meter, period, now),
             time_zone=period.subscription.time_zone,
         ):
             if day.day > today and not day.events:
@@ -219,10 +219,20 @@ def _day_rows(meters: list[Meter], period: BillingPeriod, customer: Customer, to
             ]
 
 
-def _total_rows(meters: list[Meter], period: BillingPeriod, customer: Customer) -> Iterator[list[str]]:
-    totals = quantities(meters=meters, customer=customer, start=period.start, end=period.end)
+def _total_rows(meters: list[Meter], period: BillingPeriod, customer: Customer, now: datetime) -> Iterator[list[str]]:
     for meter in meters:
-        yield ["total", _cell(meter.name), plain(totals[meter.pk]), _cell(meter.measurement_unit), ""]
+        total = quantity(meter=meter, customer=customer, start=period.start, end=_held_until(meter, period, now))
+        yield ["total", _cell(meter.name), plain(total), _cell(meter.measurement_unit), ""]
+
+
+def _held_until(meter: Meter, period: BillingPeriod, now: datetime, ahead: timedelta | None = None) -> datetime:
+    """Where reading ends: a level has held until now and not yet until the period's end.
+
+    Of other meters all events are read, or those that are at most `ahead` of our clock.
+    """
+    if meter.aggregation == Aggregation.WEIGHTED_SUM:
+        return max(period.start, min(period.end, now))
+    return period.end if ahead is None else min(period.end, now + ahead)
 
 
 def invoice_status(*, invoice: Invoice, now: datetime) -> tuple[str, str]:
@@ -283,7 +293,7 @@ def _chart(subscription: Subscription, period: BillingPeriod, meter: Meter, now:
         customer=subscription.customer,
         start=start,
         # Clocks differ: an event may be a few minutes ahead of ours.
-        end=min(period.end, now + settings.EVENT_CLOCK_TOLERANCE),
+        end=_held_until(meter, period, now, ahead=settings.EVENT_CLOCK_TOLERANCE),
         time_zone=subscription.time_zone,
     )
     title = _BY_DAY[Aggregation(meter.aggregation)].format(unit=meter.measurement_unit)

@@ -11,10 +11,11 @@ from billing.corrections import preview_void
 from billing.cycles import running_usage, start_run, work_run
 from billing.models import Invoice, Subscription
 from customers.models import Customer
+from customers.portal.usage import csv_rows
 from meters.models import Backfill, Event, EventVoid
 from meters.rollups import roll_up
 from meters.voids import Selection, void_event, void_events
-from tests.base import acme, at, globex, invoices_of, lines_of, send, subscribed, token_meter, usage_product
+from tests.base import acme, at, call_meter, globex, invoices_of, lines_of, send, subscribed, token_meter, usage_product
 
 pytestmark = pytest.mark.django_db
 D = Decimal
@@ -168,3 +169,30 @@ def test_a_carried_level_corrects_every_period_after_it(how: str) -> None:
         at("2026-01-01"): D(sign * 11 * 24 * 10),
         at("2026-02-01"): D(sign * 10 * february_hours),
     }
+
+
+def test_a_running_level_is_worth_what_it_held_so_far() -> None:
+    """A dry run, a customer's CSV and the running usage agree: 26 hours of which 2 held for 24 and 5 for 2."""
+    customer = acme()
+    meter = call_meter(
+        name="Servers",
+        event_name="servers",
+        aggregation="weighted_sum",
+        property_key="n",
+        measurement_unit="hours",
+        carry_forward=True,
+    )
+    sold = subscribed(customer, usage_product((meter, "100", 0)), on="2026-01-01")
+    send(customer, on="2026-01-09T12:00", name="servers", metadata={"n": 2})
+    send(customer, on="2026-01-10T12:00", name="servers", metadata={"n": 5})
+    now = at("2026-01-10T14:00")
+    running = running_usage(subscription=sold, now=now)
+    assert running is not None
+    assert [line.quantity for line in running.lines] == [D(58)]
+    rows = list(csv_rows(period=sold.periods.get(), customer=customer, now=now))
+    days = {row[0]: row[2] for row in rows[1:] if row[2] != "0"}
+    assert days == {"2026-01-09": "24", "2026-01-10": "34", "total": "58"}
+    # Without the second, 2 would have held for those two hours: 6 units less, at a dollar each.
+    where = Selection(at("2026-01-10T12:00"), at("2026-01-11"), event_name="servers")
+    (effect,) = preview_void(where=where, now=now).money
+    assert (effect.change, effect.closed) == (D(-600), False)
