@@ -16,7 +16,7 @@ from customers.admin.base import with_query
 from customers.admin.charts import Series, ranked, sparkline, time_chart
 from customers.admin.formats import money
 from customers.models import ApiKey, Customer
-from meters import reconciliation
+from meters import reconciliation, rollups
 from meters.admin.meters import definition_in_words, trend
 from meters.admin.samples import as_curl, as_python, event_payload
 from meters.models import Meter
@@ -220,6 +220,15 @@ def _attention(now: datetime, may: dict[str, bool], context: dict[str, Any]) -> 
                     "bad",
                 )
             )
+    for meter in rollups.stuck_meters() if may["meters"] else []:
+        found.append(
+            Attention(
+                f"“{meter.name}” is not rolled up",
+                f"Its quantities stay exact and are ever slower to read. The database says: {meter.roll_failure}",
+                reverse("admin:meters_meter_change", args=[meter.pk]),
+                "bad",
+            )
+        )
     for meter, broken in context.get("unreadable", []):
         found.append(
             Attention(

@@ -50,8 +50,8 @@ class Meter(models.Model):
     # The watermark: events up to this id (Event.id, in order of arrival) are in the buckets. Only meters.rollups moves
     # it, together with the buckets, in one transaction.
     rolled_up_to = models.BigIntegerField(default=0, editable=False)
-    # Grows whenever the watermark is set back, so that a reader that planned with the old one notices.
-    rebuilds = models.PositiveIntegerField(default=0, editable=False)
+    # Why the watermark stands still, in the database's words; empty while it moves.
+    roll_failure = models.CharField(max_length=500, blank=True, editable=False)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

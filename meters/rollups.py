@@ -11,19 +11,23 @@ the sequence, then see who holds the lock, then wait until those are over. Only 
 transaction does not survive a dump and restore.
 """
 
+import logging
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import LiteralString
 
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from meters.filters import parse_filter
 from meters.ingestion import wait_for_writers
-from meters.models import Aggregation, Meter
+from meters.models import Aggregation, ArchivedMonth, Meter
 from meters.partitions import MonthArchived, dropped_months, month_of
 from meters.sql import Sql, canonical, compose, groups, join, matches, reading, value
+
+logger = logging.getLogger(__name__)
 
 # Ids rolled in one transaction: enough to be quick, little enough to be short.
 CHUNK = 500_000
@@ -63,24 +67,61 @@ def settled_event_id(*, patience: float | None = PATIENCE_SECONDS) -> int | None
 # -- rolling -------------------------------------------------------------------------------------------------
 
 
-def roll_up(*, patience: float | None = PATIENCE_SECONDS) -> int:
-    """Bring every meter's buckets up to what is settled. Returns how many ids the furthest meter moved over."""
+def roll_up(*, patience: float | None = PATIENCE_SECONDS, seconds: float = BUSY_SECONDS) -> int:
+    """Move every meter's buckets one step towards what is settled. Returns the longest step, in ids.
+
+    One step only: what is settled is read again before the next, so that a meter with the whole log to read keeps no
+    other from what came meanwhile. After `seconds` no further step is begun. A meter that cannot be counted is written
+    down (`Meter.roll_failure`) and stops nobody else.
+    """
     settled = settled_event_id(patience=patience)
     if settled is None:
         return 0
-    names: dict[str, list[int]] = {}
-    behind = Meter.objects.filter(rolled_up_to__lt=settled).order_by("pk")
-    for pk, event_name in behind.values_list("pk", "event_name"):
-        names.setdefault(event_name, []).append(pk)
-    moved = dict.fromkeys(names, 0)
-    while names:
-        # In turns, so that one that has the whole log to read does not keep the others waiting.
-        for event_name, meter_ids in list(names.items()):
-            step = roll_meters(meter_ids=meter_ids, settled=settled)
-            moved[event_name] += step
-            if not step:
-                del names[event_name]
-    return max(moved.values(), default=0)
+    begun, longest = time.monotonic(), 0
+    # Meters at one place share the reading of the log. Those with the shortest way come first.
+    together: dict[tuple[str, int], list[int]] = {}
+    behind = Meter.objects.filter(rolled_up_to__lt=settled).order_by("-rolled_up_to", "pk")
+    for pk, event_name, place in behind.values_list("pk", "event_name", "rolled_up_to"):
+        together.setdefault((event_name, place), []).append(pk)
+    waiting = deque(together.values())
+    while waiting and (not longest or time.monotonic() - begun < seconds):
+        meter_ids = waiting.popleft()
+        try:
+            longest = max(longest, roll_meters(meter_ids=meter_ids, settled=settled))
+        except Exception as error:
+            if _concerns_everybody(error):
+                raise
+            if len(meter_ids) > 1:
+                # Who of them it is shows one by one.
+                waiting.extendleft([pk] for pk in reversed(meter_ids))
+            else:
+                _write_down(error, meter_ids[0])
+    return longest
+
+
+# Classes of SQLSTATE: connections, resources, a server that goes down, and the system under it.
+_EVERYBODY = ("08", "53", "57P", "58")
+
+
+def _concerns_everybody(error: Exception) -> bool:
+    """Whether the database has a trouble that no other meter would escape."""
+    if isinstance(error, InterfaceError):
+        return True
+    state = getattr(error.__cause__, "sqlstate", None)
+    return isinstance(error, OperationalError) and (state is None or state.startswith(_EVERYBODY))
+
+
+def _write_down(error: Exception, meter_id: int) -> None:
+    words = (str(error).splitlines() or [type(error).__name__])[0][:500]
+    news = Meter.objects.filter(pk=meter_id).exclude(roll_failure=words).update(roll_failure=words)
+    if news:
+        # Each round fails again; once is enough.
+        logger.error("Meter %s cannot be rolled up", meter_id, exc_info=error)
+
+
+def stuck_meters() -> list[Meter]:
+    """The meters whose watermark stands still, with why in `roll_failure`."""
+    return list(Meter.objects.exclude(roll_failure="").order_by("pk"))
 
 
 def keep_rolled_up(*, seconds: float = BUSY_SECONDS) -> None:
@@ -91,19 +132,22 @@ def keep_rolled_up(*, seconds: float = BUSY_SECONDS) -> None:
             return
         try:
             begun = time.monotonic()
-            while roll_up() and time.monotonic() - begun < seconds:
-                # A short rest: fewer, larger steps cost less than many small ones.
-                time.sleep(REST_SECONDS)
+            while moved := roll_up(seconds=seconds):
+                if time.monotonic() - begun >= seconds:
+                    break
+                if moved < CHUNK:
+                    # A short rest: fewer, larger steps cost less than many small ones.
+                    time.sleep(REST_SECONDS)
         finally:
             cursor.execute("SELECT pg_advisory_unlock(%s)", [ROLLER_LOCK])
 
 
-def roll_meter(*, meter_id: int, settled: int, chunk: int = CHUNK) -> int:
+def roll_meter(*, meter_id: int, settled: int, chunk: int | None = None) -> int:
     """One step of one meter. Returns how many ids it moved over; 0 when it is there, or busy."""
     return roll_meters(meter_ids=[meter_id], settled=settled, chunk=chunk)
 
 
-def roll_meters(*, meter_ids: Sequence[int], settled: int, chunk: int = CHUNK) -> int:
+def roll_meters(*, meter_ids: Sequence[int], settled: int, chunk: int | None = None) -> int:
     """One step of several meters, in one transaction. Returns the longest step, in ids.
 
     Meters that read one event name and stand at one place share the reading of the log.
@@ -115,9 +159,9 @@ def roll_meters(*, meter_ids: Sequence[int], settled: int, chunk: int = CHUNK) -
         for meter in meters.order_by("pk"):
             together.setdefault((meter.event_name, meter.rolled_up_to), []).append(meter)
         for (_, after), group in together.items():
-            upto = min(settled, after + chunk)
+            upto = min(settled, after + (chunk or CHUNK))
             _add(group, after=after, upto=upto)
-            Meter.objects.filter(pk__in=[meter.pk for meter in group]).update(rolled_up_to=upto)
+            Meter.objects.filter(pk__in=[meter.pk for meter in group]).update(rolled_up_to=upto, roll_failure="")
             longest = max(longest, upto - after)
     return longest
 
@@ -127,7 +171,8 @@ def _add(meters: Sequence[Meter], *, after: int, upto: int) -> None:
     ids = compose("id > {} AND id <= {}", value(after), value(upto))
     shared = [meter for meter in meters if meter.aggregation in _SHARED and not meter.group_by]
     if len(shared) > 1:
-        _insert_together(shared, ids)
+        for first in range(0, len(shared), _TOGETHER):
+            _insert_together(shared[first : first + _TOGETHER], ids)
     else:
         shared = []
     for meter in meters:
@@ -181,6 +226,10 @@ def recompute(*, meter: Meter, hours: Sequence[Hour], upto: int) -> None:
 
 def recount_span(*, meter: Meter, start: datetime, end: datetime) -> None:
     """Count all whole hours in [start, end) again from the log, up to the watermark. The meter's row must be locked."""
+    if gone := ArchivedMonth.objects.filter(
+        dropped_at__isnull=False, month__gte=month_of(start), month__lte=month_of(end - timedelta(microseconds=1))
+    ).first():
+        raise MonthArchived(f"{gone.month:%B %Y} was archived and dropped; restore it before it is counted again.")
     for table in _TABLES:
         _execute(
             compose(
@@ -217,8 +266,8 @@ def rebuild(*, meter: Meter) -> None:
                     value(locked.pk),
                 )
             )
-        Meter.objects.filter(pk=locked.pk).update(rolled_up_to=0, rebuilds=locked.rebuilds + 1)
-    meter.refresh_from_db(fields=["rolled_up_to", "rebuilds"])
+        Meter.objects.filter(pk=locked.pk).update(rolled_up_to=0)
+    meter.refresh_from_db(fields=["rolled_up_to"])
 
 
 # -- the statements ------------------------------------------------------------------------------------------
@@ -226,6 +275,8 @@ def rebuild(*, meter: Meter) -> None:
 # Half the cost of date_trunc(), which looks the time zone up for each row. Hours of UTC have no exceptions.
 _HOUR = Sql("date_bin('1 hour', timestamp, timestamptz '2000-01-01 00:00Z')")
 _TABLES = (Sql("meters_bucket"), Sql("meters_bucketvalue"))
+# Short, whatever customers send. An array's text tells NULL, '' and every other value apart.
+_GROUPS_KEY = Sql("CASE WHEN groups = '{}' THEN ''::bytea ELSE sha256(convert_to(groups::text, 'UTF8')) END")
 
 
 def _events(meter: Meter, which: Sql) -> Sql:
@@ -271,8 +322,11 @@ _STATE: dict[str, dict[str, LiteralString]] = {
 # What several meters can compute beside one another in one pass: nothing that needs an order, or groups of its own.
 _SHARED = {Aggregation.COUNT, Aggregation.SUM, Aggregation.AVG, Aggregation.MIN, Aggregation.MAX}
 
+# Each takes several columns, and a row of PostgreSQL has room for 1,664.
+_TOGETHER = 50
+
 _MERGE: LiteralString = (
-    " ON CONFLICT (meter_id, customer_id, hour, groups) DO UPDATE SET"
+    " ON CONFLICT (meter_id, customer_id, hour, groups_key) DO UPDATE SET"
     " events = old.events + excluded.events, total = old.total + excluded.total,"
     " lowest = least(old.lowest, excluded.lowest), highest = greatest(old.highest, excluded.highest),"
     " first_at = least(old.first_at, excluded.first_at), last_at = greatest(old.last_at, excluded.last_at),"
@@ -334,11 +388,12 @@ def _insert(meter: Meter, events: Sql) -> None:
     _execute(
         compose(
             "INSERT INTO meters_bucket AS old"
-            " (meter_id, customer_id, hour, groups, events, first_at, last_at,"
+            " (meter_id, customer_id, hour, groups, groups_key, events, first_at, last_at,"
             " total, lowest, highest, last_id, last_value)"
-            " SELECT {}, customer_id, hour, groups, count(*), min(timestamp), max(timestamp), {}"
-            " FROM ({}) AS event GROUP BY customer_id, hour, groups ORDER BY customer_id, hour, groups{}",
+            " SELECT {}, customer_id, hour, groups, {}, count(*), min(timestamp), max(timestamp), {}"
+            " FROM ({}) AS event GROUP BY customer_id, hour, groups ORDER BY 2, 3, 5{}",
             value(meter.pk),
+            _GROUPS_KEY,
             columns,
             events,
             Sql(_MERGE),
@@ -347,10 +402,12 @@ def _insert(meter: Meter, events: Sql) -> None:
     if meter.aggregation == Aggregation.UNIQUE:
         _execute(
             compose(
-                "INSERT INTO meters_bucketvalue (meter_id, customer_id, hour, groups, value)"
-                " SELECT DISTINCT {}::bigint, customer_id, hour, groups, text FROM ({}) AS event"
-                " ORDER BY 2, 3, 4, 5 ON CONFLICT DO NOTHING",
+                "INSERT INTO meters_bucketvalue (meter_id, customer_id, hour, groups, groups_key, value, value_key)"
+                " SELECT {}::bigint, customer_id, hour, groups, {}, text, sha256(convert_to(text, 'UTF8'))"
+                " FROM (SELECT DISTINCT customer_id, hour, groups, text FROM ({}) AS event) AS event"
+                " ORDER BY 2, 3, 5, 7 ON CONFLICT DO NOTHING",
                 value(meter.pk),
+                _GROUPS_KEY,
                 events,
             )
         )
@@ -369,15 +426,17 @@ def _insert_levels(meter: Meter, events: Sql) -> None:
         _execute(
             compose(
                 "INSERT INTO meters_bucket"
-                " (meter_id, customer_id, hour, groups, events, total, first_at, last_at, last_id, last_value, area)"
-                " SELECT {}::bigint, customer_id, hour, series, count(*), 0, min(timestamp), max(timestamp),"
+                " (meter_id, customer_id, hour, groups, groups_key,"
+                " events, total, first_at, last_at, last_id, last_value, area)"
+                " SELECT {}::bigint, customer_id, hour, groups, {}, count(*), 0, min(timestamp), max(timestamp),"
                 " (array_agg(id ORDER BY timestamp DESC, id DESC))[1],"
                 " (array_agg(value ORDER BY timestamp DESC, id DESC))[1],"
                 " coalesce(sum(value * extract(epoch FROM following - timestamp)), 0)"
-                " FROM (SELECT event.*, {} AS series, lead(timestamp) OVER ("
+                " FROM (SELECT customer_id, hour, timestamp, id, value, {} AS groups, lead(timestamp) OVER ("
                 "PARTITION BY customer_id, hour, {} ORDER BY timestamp, id) AS following FROM ({}) AS event) AS step"
-                " GROUP BY customer_id, hour, series ORDER BY customer_id, hour, series",
+                " GROUP BY customer_id, hour, groups ORDER BY 2, 3, 5",
                 value(meter.pk),
+                _GROUPS_KEY,
                 Sql(column),
                 Sql(column),
                 events,

@@ -100,8 +100,8 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='meter',
-            name='rebuilds',
-            field=models.PositiveIntegerField(default=0, editable=False),
+            name='roll_failure',
+            field=models.CharField(blank=True, editable=False, max_length=500),
         ),
         migrations.AddField(
             model_name='meter',

@@ -3,6 +3,9 @@
 `meters_bucketvalue` holds the distinct values that `unique` counts. The log gains a mark for voided events, which
 adding is free (a nullable column), and an index that finds the few events of one customer behind the watermark.
 Meters and customers are never deleted, so nothing here refers to them by a foreign key that each write would pay for.
+
+Groups and values are texts of customers, longer than an entry of an index may be. The keys hold their SHA-256 instead
+(meters.rollups writes them); without groups the key is empty.
 """
 
 from django.db import migrations
@@ -13,6 +16,7 @@ CREATE TABLE meters_bucket (
     customer_id bigint NOT NULL,
     hour timestamptz NOT NULL,
     groups text[] NOT NULL DEFAULT '{}',
+    groups_key bytea NOT NULL DEFAULT '',
     events bigint NOT NULL,
     total numeric NOT NULL,
     lowest numeric,
@@ -24,15 +28,17 @@ CREATE TABLE meters_bucket (
     last_value numeric,
     -- weighted_sum only: value times seconds, from first_at to last_at.
     area numeric,
-    PRIMARY KEY (meter_id, customer_id, hour, groups)
+    PRIMARY KEY (meter_id, customer_id, hour, groups_key)
 );
 CREATE TABLE meters_bucketvalue (
     meter_id bigint NOT NULL,
     customer_id bigint NOT NULL,
     hour timestamptz NOT NULL,
     groups text[] NOT NULL DEFAULT '{}',
+    groups_key bytea NOT NULL DEFAULT '',
     value text COLLATE "C" NOT NULL,
-    PRIMARY KEY (meter_id, customer_id, hour, groups, value)
+    value_key bytea NOT NULL,
+    PRIMARY KEY (meter_id, customer_id, hour, groups_key, value_key)
 );
 ALTER TABLE meters_event ADD COLUMN voided_at timestamptz;
 CREATE INDEX meters_event_tail ON meters_event (customer_id, id);

@@ -14,6 +14,7 @@ from billing.models import BillingRun, Subscription
 from billing.products import PriceTerms, create_product
 from billing.reports import accrued_unbilled, last_days, money_now, month_start
 from customers.models import Customer
+from meters.models import Meter
 from tests.admin.house import operator
 from tests.base import acme, at, call_meter, globex, send, subscribed, token_meter, usage_product
 
@@ -115,6 +116,15 @@ def test_it_says_what_needs_a_person(db: None, root: Client) -> None:
     assert "There is no API key" in page
     # The menu says it on every page.
     assert page.count('<span class="mb-nav-badge">1</span>') == 2
+
+
+def test_it_names_a_meter_that_cannot_be_rolled_up(db: None, root: Client) -> None:
+    call_meter(name="Calls")
+    Meter.objects.filter(pk=call_meter(name="Odd").pk).update(roll_failure="index row size exceeds")
+    page = _start(root)
+    assert "“Odd” is not rolled up" in page
+    assert "index row size exceeds" in page
+    assert "“Calls” is not rolled up" not in page
 
 
 def test_it_notices_that_nobody_closes_periods(db: None, root: Client) -> None:

@@ -7,11 +7,12 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from customers.models import Customer
+from meters import rollups
 from meters.aggregation import ZERO, aggregate, count_unique, weigh
 from meters.filters import is_present, parse_filter, read_identity, read_number
 from meters.ingestion import EventInput, store_events
@@ -317,6 +318,142 @@ def test_days_of_a_zone_off_the_hour_are_cut_exactly() -> None:
         )
         assert [(day.day.isoformat(), day.events) for day in days] == [("2026-03-09", 1), ("2026-03-10", 3)]
         roll_up()
+
+
+def test_long_groups_and_values_are_told_apart() -> None:
+    """An entry of an index has room for 2,704 bytes; a metadata text may have 500 characters of 4 bytes."""
+    customer, dice = acme(), random.Random(1)
+    long = ["".join(chr(dice.randrange(0x10000, 0x1FFFF)) for _ in range(500)) for _ in range(4)]
+    added = a_meter("sum", group_by=["a", "b", "c"])
+    distinct, levels = a_meter("unique", group_by=["a"]), a_meter("weighted_sum", group_by=["a", "b", "c"])
+    span = [DAY, DAY + timedelta(days=1)]
+    store(customer, [(DAY, {"v": text, "a": long[0]}) for text in long])
+    store(customer, [(DAY, {"v": 1, "a": long[0], "b": long[1], "c": text}) for text in (*long, long[0])])
+    for _ in range(2):
+        rows = measure(meter=added, customer=customer, bounds=span, grouped=True)
+        assert {row.groups: row.quantity for row in rows} == {
+            (long[0], long[1], text): D(2 if text == long[0] else 1) for text in long
+        }
+        assert quantity(meter=distinct, customer=customer, start=span[0], end=span[1]) == 5
+        assert len(measure(meter=levels, customer=customer, bounds=span, grouped=True)) == 4
+        roll_up()
+    assert not Meter.objects.exclude(roll_failure="").exists()
+    assert sum(events for _, events, _ in buckets(added)) == 5
+
+
+def test_groups_without_a_value_are_no_empty_nor_spelled_out_ones() -> None:
+    customer = acme()
+    meter = a_meter("sum", group_by=["a", "b"])
+    odd: list[dict[str, Any]] = [
+        {},
+        {"a": ""},
+        {"b": ""},
+        {"a": "", "b": ""},
+        {"a": "NULL", "b": "NULL"},
+        {"a": '","'},
+        {"a": ",", "b": ","},
+        {"a": "{}", "b": "\\"},
+        {"a": "x,y"},
+        {"a": "x", "b": "y"},
+    ]
+    wanted = {(given.get("a"), given.get("b")): D(2**n) for n, given in enumerate(odd)}
+    assert len(wanted) == len(odd)
+    for round_ in (1, 2, 3):
+        if round_ < 3:
+            store(customer, [(DAY, {"v": 2**n, **given}) for n, given in enumerate(odd)])
+        rows = measure(meter=meter, customer=customer, bounds=[DAY, DAY + timedelta(days=1)], grouped=True)
+        assert {row.groups: row.quantity for row in rows} == {
+            groups: amount * min(round_, 2) for groups, amount in wanted.items()
+        }
+        roll_up()
+    assert len(buckets(meter)) == len(odd)
+
+
+def test_any_number_of_meters_reads_one_event_name() -> None:
+    customer = acme()
+    made = [a_meter("sum", filter=GOLD) if n % 3 else a_meter("count") for n in range(180)]
+    store(customer, [(DAY, {"v": 3, "tier": "gold"}), (DAY, {"v": 4})])
+    assert roll_up() == newest_event_id()
+    assert [buckets(meter) for meter in made] == [
+        [(DAY, 1, D(3))] if meter.aggregation == "sum" else [(DAY, 2, D(0))] for meter in made
+    ]
+
+
+def test_a_meter_that_cannot_be_counted_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    customer = acme()
+    first, bad, last = a_meter("sum"), a_meter("sum"), a_meter("count")
+    # A tree that no person could have entered.
+    Meter.objects.filter(pk=bad.pk).update(filter={"conjunction": "nor", "clauses": []})
+    store(customer, [(DAY, {"v": 3})])
+    for turn in range(3):
+        roll_up()
+        for meter in (first, bad, last):
+            meter.refresh_from_db()
+        assert first.rolled_up_to == last.rolled_up_to == newest_event_id()
+        assert (bad.rolled_up_to, first.roll_failure, last.roll_failure) == (0, "", "")
+        assert bad.roll_failure
+        store(customer, [(DAY, {"v": turn})])
+    # Said once, not in each round.
+    assert [record.getMessage() for record in caplog.records] == [f"Meter {bad.pk} cannot be rolled up"]
+    Meter.objects.filter(pk=bad.pk).update(filter=None)
+    roll_up()
+    bad.refresh_from_db()
+    assert (bad.rolled_up_to, bad.roll_failure) == (newest_event_id(), "")
+    assert buckets(bad) == buckets(first)
+
+
+def test_a_refusal_of_the_database_itself_stops_only_its_meter() -> None:
+    customer = acme()
+    bad, good = a_meter("sum"), a_meter("sum")
+    store(customer, [(DAY, {"v": 3})])
+    with connection.cursor() as cursor:
+        # An error of the same class as an index entry that is too long; psycopg calls it operational.
+        cursor.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'too long' USING ERRCODE = 'program_limit_exceeded'; END $$"
+        )
+        cursor.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON meters_bucket FOR EACH ROW"
+            f" WHEN (new.meter_id = {int(bad.pk)}) EXECUTE FUNCTION refuse()"
+        )
+    assert roll_up() == newest_event_id()
+    bad.refresh_from_db()
+    assert (bad.rolled_up_to, bad.roll_failure) == (0, "too long")
+    assert buckets(good) == [(DAY, 1, D(3))]
+
+
+def test_a_lost_connection_is_no_fault_of_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = a_meter("sum")
+    store(acme(), [(DAY, {"v": 3})])
+
+    def lose(*_: object, **__: object) -> int:
+        raise OperationalError("the connection is closed")
+
+    monkeypatch.setattr(rollups, "roll_meters", lose)
+    with pytest.raises(OperationalError):
+        roll_up()
+    meter.refresh_from_db()
+    assert meter.roll_failure == ""
+
+
+def test_a_meter_that_catches_up_keeps_no_other_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    customer = acme()
+    store(customer, [(DAY, {"v": n}) for n in range(100)])
+    small = a_meter("sum")
+    roll_up()
+    monkeypatch.setattr(rollups, "CHUNK", 20)
+    late = a_meter("count")
+    for turn in range(1, 4):
+        store(customer, [(DAY, {"v": 1})])
+        assert roll_up() == 20
+        small.refresh_from_db()
+        late.refresh_from_db()
+        assert (small.rolled_up_to, late.rolled_up_to) == (newest_event_id(), 20 * turn)
+    # Without time left, the nearest goes first and the next round has its turn.
+    store(customer, [(DAY, {"v": 1})])
+    assert roll_up(seconds=0) == 1
+    late.refresh_from_db()
+    assert late.rolled_up_to == 60
 
 
 def store(customer: Customer, levels: list[tuple[datetime, dict[str, Any]]]) -> None:
