@@ -7,7 +7,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from customers.api.errors import ReadOnlyKey
+from customers.api.errors import BackfillKeyNeeded, ReadOnlyKey
 from customers.keys import find_api_key
 from customers.models import ApiKey
 
@@ -46,4 +46,15 @@ class HasApiKey(BasePermission):
             return False  # DRF answers 401, because nobody was authenticated
         if request.auth.read_only and request.method not in SAFE_METHODS:
             raise ReadOnlyKey
+        return True
+
+
+class MayBackfill(HasApiKey):
+    """To change the past as well, a key needs the right to backfill; any key may read."""
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        if not super().has_permission(request, view):
+            return False
+        if request.method not in SAFE_METHODS and not request.auth.backfill:
+            raise BackfillKeyNeeded("Voiding events by filter needs an API key that may backfill.")
         return True

@@ -67,6 +67,14 @@ class ReadOnlyKey(ApiError):
     default_detail = "This API key may only read."
 
 
+class BackfillKeyNeeded(ApiError):
+    """What changes the past, also of closed periods, is not for every key that may write."""
+
+    status_code = status.HTTP_403_FORBIDDEN
+    default_code = "FORBIDDEN"
+    default_detail = "This needs an API key that may backfill."
+
+
 def too_large_message() -> str:
     return f"The request body is larger than {settings.MAX_REQUEST_BYTES} bytes."
 

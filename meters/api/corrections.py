@@ -1,11 +1,16 @@
 """/events/…/void and /events/…/verdicts: taking events back, and why an event counts or does not."""
 
+from datetime import datetime, timedelta
+
+from django.conf import settings
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing.corrections import preview_void
+from customers.api.authentication import MayBackfill
+from customers.api.errors import BackfillKeyNeeded
 from customers.api.schema import answer
 from customers.clock import database_now
 from customers.customers import get_customer
@@ -21,7 +26,7 @@ from meters.api.objects import (
 )
 from meters.api.serializers import BulkVoidRequest, EventVoidRequest
 from meters.api.views import EVENT_ID
-from meters.events import EventNotFound, find_event, get_event
+from meters.events import EventNotFound, find_event, find_place, get_event
 from meters.meters import get_meter
 from meters.usage import event_verdicts
 from meters.voids import Selection, void_event, void_events
@@ -35,7 +40,8 @@ class EventVoidView(APIView):
         description=(
             "The event stays in the log and counts for nothing from now on. A closed period is adjusted on the next "
             "invoice. Voiding it again is refused with 409 `EVENT_ALREADY_VOIDED`: the first reason stands. Its id "
-            "remains taken. 409 `EVENT_ARCHIVED`: its month was archived and is settled."
+            "remains taken. 409 `EVENT_ARCHIVED`: its month was archived and is settled. An event that is older than "
+            "the lateness window (1 hour unless configured otherwise) needs a key that may backfill, else 403."
         ),
         parameters=[EVENT_ID],
         request=EventVoidRequest,
@@ -44,9 +50,9 @@ class EventVoidView(APIView):
     def post(self, request: Request, event_id: str) -> Response:
         body = EventVoidRequest(data=request.data)
         body.is_valid(raise_exception=True)
-        void = void_event(
-            event_id=event_id, reason=body.validated_data["reason"], author=_author(request), now=database_now()
-        )
+        now = database_now()
+        _check_right(request, event_id, now)
+        void = void_event(event_id=event_id, reason=body.validated_data["reason"], author=_author(request), now=now)
         return Response(void_object(void))
 
     @extend_schema(exclude=True)
@@ -56,6 +62,8 @@ class EventVoidView(APIView):
 
 
 class BulkVoidView(APIView):
+    permission_classes = (MayBackfill,)
+
     @extend_schema(
         operation_id="events_void_many",
         tags=["events"],
@@ -63,7 +71,8 @@ class BulkVoidView(APIView):
         description=(
             "Voids every event of the selection that is not void yet, 100,000 at most; all of them, or none. With "
             "`dry_run` it says what would change in units (for each meter and customer over the whole span) and in "
-            "money, and changes nothing."
+            "money, and changes nothing. A level that is carried forward changes the time after the span, too; that is "
+            "in `money` and not in `units`. Needs a key that may backfill, else 403."
         ),
         request=BulkVoidRequest,
         responses={200: answer(BulkVoidObject)},
@@ -117,3 +126,14 @@ class EventVerdictsView(APIView):
 
 def _author(request: Request) -> str:
     return request.auth.name if isinstance(request.auth, ApiKey) else ""
+
+
+def _check_right(request: Request, event_id: str, now: datetime) -> None:
+    """Whoever may not send an event of this age may not take it back either."""
+    if isinstance(request.auth, ApiKey) and request.auth.backfill:
+        return
+    if find_place(event_id=event_id).timestamp < now - settings.LATENESS_WINDOW:
+        minutes = settings.LATENESS_WINDOW // timedelta(minutes=1)
+        raise BackfillKeyNeeded(
+            f"This event is more than {minutes} minutes old; voiding it needs an API key that may backfill."
+        )

@@ -18,6 +18,13 @@ ODD = ["a", "a/b", "void", "ingest", "x/void", "verdicts", "a b\nü☃", "void/v
 
 
 @pytest.fixture
+def past(call: Caller) -> APIClient:
+    """A key that may change the past."""
+    acme(customer_id="cus_a")
+    return call(backfill=True)
+
+
+@pytest.fixture
 def api(call: Caller) -> APIClient:
     acme(customer_id="cus_a")
     return call()
@@ -80,12 +87,12 @@ def test_a_void_without_a_proper_reason_is_refused(api: APIClient, body: Any) ->
     assert Event.objects.get().voided_at is None
 
 
-def test_a_bulk_void_shows_its_effect_first(api: APIClient) -> None:
+def test_a_bulk_void_shows_its_effect_first(past: APIClient) -> None:
     meter = call_meter()
     customer = Customer.objects.get()
     sold = subscribed(customer, usage_product((meter, "5", 1)), on=(datetime.now(UTC) - timedelta(days=2)).isoformat())
-    ingest(api, "a", "b", metadata={"bad": True})
-    ingest(api, "c")
+    ingest(past, "a", "b", metadata={"bad": True})
+    ingest(past, "c")
     body: dict[str, Any] = {
         "start": (datetime.now(UTC) - timedelta(days=1)).isoformat(),
         "end": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
@@ -93,7 +100,7 @@ def test_a_bulk_void_shows_its_effect_first(api: APIClient) -> None:
         "customer_id": "cus_a",
         "filter": {"conjunction": "and", "clauses": [{"key": "bad", "operator": "equals", "value": True}]},
     }
-    answer = api.post("/events/void", {**body, "dry_run": True}, format="json")
+    answer = past.post("/events/void", {**body, "dry_run": True}, format="json")
     assert answer.status_code == 200, answer.json()
     period = sold.periods.get()
     units = [{"meter_id": meter.public_id, "customer_id": "cus_a", "before": "3", "after": "1"}]
@@ -117,9 +124,9 @@ def test_a_bulk_void_shows_its_effect_first(api: APIClient) -> None:
         "money_complete": True,
     }
     assert not EventVoid.objects.exists()
-    refused = api.post("/events/void", body, format="json")
+    refused = past.post("/events/void", body, format="json")
     assert (refused.status_code, "reason" in refused.json()["message"]) == (400, True)
-    done = api.post("/events/void", {**body, "reason": "broken release"}, format="json").json()
+    done = past.post("/events/void", {**body, "reason": "broken release"}, format="json").json()
     assert done == {
         "dry_run": False,
         "events": 2,
@@ -134,6 +141,36 @@ def test_a_bulk_void_shows_its_effect_first(api: APIClient) -> None:
     }
 
 
+def test_the_past_is_voided_by_a_key_that_may_backfill(past: APIClient, call: Caller) -> None:
+    """Any key that may write voids what it may send; older events, and many at once, need the right to backfill."""
+    ordinary, reader = call(), call(read_only=True)
+    old = (datetime.now(UTC) - timedelta(minutes=61)).isoformat()
+    ingest(past, "old", "void", timestamp=old)
+    ingest(past, "new", timestamp=(datetime.now(UTC) - timedelta(minutes=59)).isoformat())
+    whole: dict[str, Any] = {
+        "start": "2026-01-01T00:00:00Z",
+        "end": "2100-01-01T00:00:00Z",
+        "event_name": "api.call",
+        "reason": "r",
+    }
+    for client, path, body, said in (
+        (ordinary, "/events/old/void", {"reason": "r"}, "more than 60 minutes old"),
+        (ordinary, "/events/void", whole, "may backfill"),
+        (ordinary, "/events/void", {**whole, "dry_run": True}, "may backfill"),
+        (reader, "/events/void", whole, "may only read"),
+        (reader, "/events/new/void", {"reason": "r"}, "may only read"),
+    ):
+        refused = client.post(path, body, format="json")
+        assert (refused.status_code, refused.json()["code"]) == (403, "FORBIDDEN"), path
+        assert said in refused.json()["message"]
+    assert not EventVoid.objects.exists()
+    assert ordinary.get("/events/void").json()["event_id"] == "void", "reading needs no right"
+    assert ordinary.post("/events/nothing/void", {"reason": "r"}, format="json").status_code == 404
+    assert ordinary.post("/events/new/void", {"reason": "r"}, format="json").status_code == 200
+    assert past.post("/events/old/void", {"reason": "r"}, format="json").status_code == 200
+    assert past.post("/events/void", whole, format="json").json()["events"] == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "status"),
     [
@@ -146,10 +183,10 @@ def test_a_bulk_void_shows_its_effect_first(api: APIClient) -> None:
         ({"dry_run": "yes"}, 422),
     ],
 )
-def test_a_wrong_selection_is_refused(api: APIClient, changes: Any, status: int) -> None:
-    ingest(api, "a")
+def test_a_wrong_selection_is_refused(past: APIClient, changes: Any, status: int) -> None:
+    ingest(past, "a")
     body = {"start": "2026-01-01T00:00:00Z", "end": "2100-01-01T00:00:00Z", "event_name": "api.call", "reason": "r"}
-    assert api.post("/events/void", {**body, **changes}, format="json").status_code == status
+    assert past.post("/events/void", {**body, **changes}, format="json").status_code == status
     assert not EventVoid.objects.exists()
 
 
