@@ -7,6 +7,7 @@ A month that was archived and dropped is settled and cannot be voided, unless it
 and is still in the log can; its archive then no longer tells the truth and has to be written again.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ MAX_REASON = 500
 
 class EventAlreadyVoided(Conflict):
     code = "EVENT_ALREADY_VOIDED"
+
+
+class SelectionChanged(Conflict):
+    """What would be voided is not what the dry run showed."""
 
 
 class EventArchived(Conflict):
@@ -82,6 +87,8 @@ class Voided:
     events: int
     customers: int
     units: tuple[UnitEffect, ...]
+    # Says which events these are: two selections of the same events have the same.
+    fingerprint: str
 
 
 # -- doing it ------------------------------------------------------------------------------------------------
@@ -101,16 +108,27 @@ def void_event(*, event_id: str, reason: str, author: str, operator: Any | None 
 
 
 def void_events(
-    *, where: Selection, reason: str, author: str, operator: Any | None = None, dry_run: bool = False, now: datetime
+    *,
+    where: Selection,
+    reason: str,
+    author: str,
+    operator: Any | None = None,
+    dry_run: bool = False,
+    shown: str | None = None,
+    now: datetime,
 ) -> Voided:
     """Void every event of the selection that is not void yet; all of them, or none.
 
-    A dry run does the same and takes it back, so what it shows is what would be.
+    A dry run does the same and takes it back, so what it shows is what would be. With the `shown` fingerprint of one,
+    SelectionChanged if other events match by now.
     """
     reason = check_reason(reason)
     with transaction.atomic():
         keep_meters_from_appearing()
         targets = select_events(where=where)
+        fingerprint = _fingerprint(targets)
+        if shown is not None and shown != fingerprint:
+            raise SelectionChanged("Other events match now than the dry run showed: look again.")
         meters = list(Meter.objects.filter(event_name__in={target.event_name for target in targets}).order_by("pk"))
         before = _measured(meters, targets, where)
         _void(targets, reason=reason, author=author, operator=operator, now=now)
@@ -125,7 +143,7 @@ def void_events(
         for meter, customer in [place]
         if before.get(place, ZERO) != after.get(place, ZERO)
     ]
-    return Voided(len(targets), len({target.customer_id for target in targets}), tuple(units))
+    return Voided(len(targets), len({target.customer_id for target in targets}), tuple(units), fingerprint)
 
 
 def select_events(*, where: Selection) -> list[Target]:
@@ -166,6 +184,10 @@ def check_reason(reason: str) -> str:
 
 
 # -- pieces --------------------------------------------------------------------------------------------------
+
+
+def _fingerprint(targets: Sequence[Target]) -> str:
+    return hashlib.sha256(",".join(str(target.pk) for target in targets).encode()).hexdigest()
 
 
 def _find(event_id: str) -> Event:

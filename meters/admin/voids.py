@@ -18,7 +18,7 @@ from customers.customers import get_customer
 from customers.errors import DomainError
 from meters.meters import get_meter, read_filter
 from meters.models import Meter
-from meters.voids import MAX_REASON, Selection, void_events
+from meters.voids import MAX_REASON, Selection, SelectionChanged, void_events
 
 # What a page can show; a dry run counts all of it.
 MOST_SHOWN = 100
@@ -96,40 +96,24 @@ class BulkVoidForm(CommandForm):
 
 
 def bulk_void_view(owner: CommandAdmin, request: HttpRequest) -> HttpResponse:
-    """GET asks and shows the dry run, which changes nothing. POST voids."""
+    """GET asks. POST shows the dry run, which changes nothing; with what that one showed, POST voids."""
     if request.method not in ("GET", "HEAD", "POST"):
         return HttpResponseNotAllowed(["GET", "POST"])
     if not request.user.has_perm("meters.void_event"):
         raise PermissionDenied
-    sent = request.POST if request.method == "POST" else request.GET
-    asked = "start" in sent
-    form = BulkVoidForm(sent if asked else None, request=request, initial={"end": timezone.now()})
+    asked = request.method == "POST"
+    form = BulkVoidForm(request.POST if asked else None, request=request, initial={"end": timezone.now()})
     context: dict[str, Any] = {}
     if asked and form.is_valid():
-        now = timezone.now()
         try:
-            if request.method == "POST":
-                voided = void_events(
-                    where=form.selection(),
-                    reason=form.cleaned_data["reason"],
-                    author=str(request.user),
-                    operator=request.user,
-                    now=now,
-                )
-                many = "1 event is" if voided.events == 1 else f"{voided.events:,} events are"
-                messages.success(request, f"{many} void. Closed periods are adjusted on their next invoice.")
-                return HttpResponseRedirect(reverse("admin:meters_event_changelist"))
-            correction = preview_void(where=form.selection(), now=now)
+            if "shown" in request.POST:
+                try:
+                    return _void(request, form)
+                except SelectionChanged as error:
+                    form.add_error(None, error.message)
+            context = _dry_run(request, form)
         except DomainError as error:
             form.add_error(None, error.message)
-        else:
-            context = {
-                "correction": correction,
-                "units": correction.voided.units[:MOST_SHOWN],
-                "money": correction.money[:MOST_SHOWN],
-                "more": len(correction.voided.units) > MOST_SHOWN or len(correction.money) > MOST_SHOWN,
-                "sent": [(name, sent.get(name, "")) for name in form.fields],
-            }
     return TemplateResponse(
         request,
         "admin/meters/event/void.html",
@@ -143,3 +127,31 @@ def bulk_void_view(owner: CommandAdmin, request: HttpRequest) -> HttpResponse:
             **context,
         },
     )
+
+
+def _void(request: HttpRequest, form: BulkVoidForm) -> HttpResponse:
+    voided = void_events(
+        where=form.selection(),
+        reason=form.cleaned_data["reason"],
+        author=str(request.user),
+        operator=request.user,
+        shown=request.POST["shown"],
+        now=timezone.now(),
+    )
+    many = "1 event is" if voided.events == 1 else f"{voided.events:,} events are"
+    messages.success(request, f"{many} void. Closed periods are adjusted on their next invoice.")
+    return HttpResponseRedirect(reverse("admin:meters_event_changelist"))
+
+
+def _dry_run(request: HttpRequest, form: BulkVoidForm) -> dict[str, Any]:
+    correction = preview_void(where=form.selection(), now=timezone.now())
+    units, money = correction.voided.units, correction.money
+    meters = [*(effect.meter for effect in units), *(effect.charge.meter for effect in money)]
+    return {
+        "correction": correction,
+        "units": units[:MOST_SHOWN],
+        "money": money[:MOST_SHOWN],
+        "more": len(units) > MOST_SHOWN or len(money) > MOST_SHOWN,
+        "carried": any(meter.carry_forward for meter in meters),
+        "sent": [(name, request.POST.get(name, "")) for name in form.fields],
+    }

@@ -1,5 +1,6 @@
 """The admin's side of corrections: void one event or many, try a meter before it is made, see the comparisons."""
 
+import re
 from datetime import timedelta
 from html import unescape
 from typing import Any
@@ -71,6 +72,12 @@ def test_an_event_is_voided_on_its_page_by_who_may(customer: Customer) -> None:
     assert "Void" in page(ada.get(reverse("admin:meters_event_changelist")))
 
 
+def hidden(shown: str) -> str:
+    found = re.search(r'name="shown" value="(\w+)"', shown)
+    assert found, "the page shows no dry run"
+    return found[1]
+
+
 def test_many_are_voided_after_a_dry_run(customer: Customer) -> None:
     meter = token_meter()
     subscribed(customer, usage_product((meter, "2", 0)), on=(timezone.now() - timedelta(days=1)).isoformat())
@@ -92,15 +99,22 @@ def test_many_are_voided_after_a_dry_run(customer: Customer) -> None:
     assert (looker.get(url).status_code, looker.post(url, asked).status_code) == (403, 403)
     assert "Void events" in page(ada.get(reverse("admin:meters_event_changelist")))
     assert "Dry run" in page(ada.get(url))
-    shown = page(ada.get(url, asked))
+    shown = page(ada.post(url, asked))
     assert "nothing is changed yet" in shown
     assert "Void 1 event<" in shown
     assert "$2.00" in shown
     assert not EventVoid.objects.exists()
-    answer = ada.post(url, asked)
+    # A form that was opened twice, a link, or what came in since: nothing is voided that was not shown.
+    assert "Void events" in page(ada.get(url, {**asked, "shown": hidden(shown)}))
+    send(customer, on=now - timedelta(minutes=4), name="token.usage", metadata={"tokens": 7, "bad": True})
+    again = page(ada.post(url, {**asked, "shown": hidden(shown)}))
+    assert "look again" in again
+    assert "Void 2 events<" in again
+    assert not EventVoid.objects.exists()
+    answer = ada.post(url, {**asked, "shown": hidden(again)})
     assert (answer.status_code, answer["Location"]) == (302, reverse("admin:meters_event_changelist"))
-    assert [void.reason for void in EventVoid.objects.all()] == ["broken release"]
-    assert "No event matches" in page(ada.get(url, asked))
+    assert [void.reason for void in EventVoid.objects.all()] == ["broken release"] * 2
+    assert "No event matches" in page(ada.post(url, asked))
     for wrong, said in (
         ({"customer": "cus_nobody"}, "no customer of this id"),
         ({"filter": "{"}, "not JSON"),
@@ -110,9 +124,26 @@ def test_many_are_voided_after_a_dry_run(customer: Customer) -> None:
         ({"reason": ""}, "required"),
         ({"start": "soon"}, "valid date"),
     ):
-        for ask in (ada.get, ada.post):
-            assert said in page(ask(url, {**asked, **wrong})), wrong
-    assert EventVoid.objects.count() == 1
+        for more in ({}, {"shown": "x"}):
+            assert said in page(ada.post(url, {**asked, **wrong, **more})), wrong
+    assert EventVoid.objects.count() == 2
+
+
+def test_a_dry_run_says_that_a_carried_level_goes_on(customer: Customer) -> None:
+    now = timezone.now()
+    send(customer, on=now - timedelta(minutes=5), name="token.usage", metadata={"tokens": 3})
+    ada = operator(*VIEW, "void_event")
+    asked = {
+        "start": (now - timedelta(hours=1)).isoformat(),
+        "end": now.isoformat(),
+        "event_name": "token.usage",
+        "reason": "r",
+    }
+    url = reverse("admin:meters_event_void_by_filter")
+    token_meter()
+    assert "carried forward" not in page(ada.post(url, asked))
+    token_meter(name="Level", aggregation="last", carry_forward=True)
+    assert "carried forward" in page(ada.post(url, asked))
 
 
 def definition(**changes: Any) -> dict[str, Any]:
