@@ -1,10 +1,12 @@
-"""How much was used: every question about usage, each answered by one statement, exact at every moment.
+"""How much was used: every question about usage, exact at every moment.
 
     quantity = buckets up to the watermark + the raw events behind it
 
 A span is half-open, [start, end), in event time. Whole hours come from the buckets; an hour that a span or a window
 cuts is read from the log, and so is everything behind the watermark. One statement sees one snapshot, so it does not
-matter when the roller moves. A quantity is an exact Decimal. What counts is said in meters.filters and
+matter when the roller moves. Most questions are one statement; a level (weighted_sum, or carry_forward) takes one for
+what held before the span, and weighted_sum one a window: an event that is stored in between may be in a later one
+only, in a window that ends now. A quantity is an exact Decimal. What counts is said in meters.filters and
 meters.aggregation; this module and meters.rollups are their rendering for PostgreSQL.
 
 Over several customers a quantity is the sum of the customers' quantities, for every aggregation: ten customers who
@@ -12,7 +14,7 @@ store 1 GB each store 10 GB.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -164,18 +166,73 @@ def measure(
     if len(bounds) < 2 or bounds[0] >= bounds[-1]:
         return []
     if meter.aggregation == Aggregation.WEIGHTED_SUM:
-        windows = list(itertools.pairwise(bounds))
-        return [
-            row
-            for number, (start, end) in enumerate(windows)
-            if start < end
-            for row in _weigh(meter, customer, number, start, end, grouped)
-        ]
+        return list(_weigh(meter, customer, bounds, grouped))
     rows = _from_watermark(meter, lambda hint: _measured(meter, customer, list(bounds), grouped, hint))
     measured = [Measured(row[0] - 1, row[1], tuple(row[2] or ()), row[3], int(row[4]), row[5]) for row in rows]
     if meter.aggregation == Aggregation.LAST and meter.carry_forward:
         return _carried(meter, customer, bounds, grouped, measured)
     return measured
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """What all customers together used in one window; with groups, of one group. `window` counts from 0."""
+
+    window: int
+    groups: tuple[str | None, ...]
+    quantity: Decimal
+    events: int
+
+
+def is_level(meter: Meter) -> bool:
+    """Whether customers are read one by one: what one holds in a window may come from the window before."""
+    return meter.aggregation == Aggregation.WEIGHTED_SUM or (
+        meter.aggregation == Aggregation.LAST and meter.carry_forward
+    )
+
+
+def measure_together(
+    *, meter: Meter, customer: Customer | None, bounds: Sequence[datetime], grouped: bool, limit: int
+) -> list[Together]:
+    """`measure`, summed over the customers; at most `limit` rows. Levels are summed here and the others by PostgreSQL,
+    so that ten thousand customers are no more rows than one.
+    """
+    if len(bounds) < 2 or bounds[0] >= bounds[-1]:
+        return []
+    if not is_level(meter):
+        rows = _from_watermark(
+            meter, lambda hint: _measured(meter, customer, list(bounds), grouped, hint, together=limit)
+        )
+        return [Together(row[0] - 1, tuple(row[2] or ()), row[3], int(row[4])) for row in rows]
+    found: dict[tuple[int, tuple[str | None, ...]], tuple[Decimal, int]] = {}
+    for row in measure(meter=meter, customer=customer, bounds=bounds, grouped=grouped):
+        total, events = found.get((row.window, row.groups), (ZERO, 0))
+        found[row.window, row.groups] = (EXACT.add(total, row.quantity), events + row.events)
+    return [Together(*place, *used) for place, used in itertools.islice(found.items(), limit)]
+
+
+def count_series(
+    *, meter: Meter, customer: Customer | None, start: datetime, end: datetime, grouped: bool, limit: int
+) -> int:
+    """How many customers, or their groups, a level has over the span; not more than `limit` are counted.
+
+    From the buckets, without the tail: it says whether a question is affordable, and is no figure to show.
+    """
+    since = EARLIEST if meter.carry_forward else floor_hour(start)
+    of = compose("customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
+    rows = _rows(
+        compose(
+            "SELECT count(*) FROM (SELECT DISTINCT customer_id, {} FROM meters_bucket"
+            " WHERE meter_id = {} AND {} hour >= {} AND hour < {} LIMIT {}) AS series",
+            Sql("groups") if grouped else Sql("NULL::text[]"),
+            value(meter.pk),
+            of,
+            value(since),
+            value(end),
+            value(limit),
+        )
+    )
+    return int(rows[0][0])
 
 
 def _from_watermark(meter: Meter, statement: Callable[[int], Sql]) -> list[tuple[Any, ...]]:
@@ -247,19 +304,30 @@ _QUANTITY: dict[str, LiteralString] = {
 }
 
 
-def _measured(meter: Meter, customer: Customer | None, bounds: list[datetime], grouped: bool, hint: int) -> Sql:
+def _measured(
+    meter: Meter, customer: Customer | None, bounds: list[datetime], grouped: bool, hint: int, together: int = 0
+) -> Sql:
+    """Of each customer; or `together`, that many rows at most."""
     keys = Sql("groups") if grouped else Sql("NULL::text[]")
+    told = Sql("SELECT * FROM measured")
+    if together:
+        told = compose(
+            "SELECT win, NULL::bigint AS customer_id, keys, sum(quantity) AS quantity, sum(events)::bigint AS events,"
+            " max(last_at) AS last_at FROM measured GROUP BY win, keys LIMIT {}",
+            value(together),
+        )
     return compose(
         "WITH mark AS MATERIALIZED ({}), piece AS ({}), measured AS ("
         "SELECT width_bucket(at, {}::timestamptz[]) AS win, customer_id, {} AS keys, {} AS quantity,"
         " sum(events)::bigint AS events, max(last_at) AS last_at FROM piece GROUP BY 1, 2, 3)"
         " SELECT win, customer_id, keys, quantity, events, last_at, gap, rolled_up_to"
-        " FROM mark LEFT JOIN measured ON true",
+        " FROM mark LEFT JOIN ({}) AS told ON true",
         _mark(meter, customer, bounds),
         _pieces(meter, customer, bounds, hint),
         value(bounds),
         keys,
         Sql(_QUANTITY[meter.aggregation]),
+        told,
     )
 
 
@@ -275,9 +343,7 @@ def _pieces(meter: Meter, customer: Customer | None, bounds: list[datetime], hin
         parts.append(compose(raw, cut_events(meter, customer, cut)))
     first, last = ceil_hour(bounds[0]), floor_hour(bounds[-1])
     if first < last:
-        where = compose("meter_id = {} AND hour >= {} AND hour < {}", value(meter.pk), value(first), value(last))
-        if customer is not None:
-            where = compose("{} AND customer_id = {}", where, value(customer.pk))
+        where = _whole_hours(meter, customer, first, last)
         if cut:
             where = compose("{} AND hour <> ALL({}::timestamptz[])", where, value([floor_hour(a) for a, _ in cut]))
         parts.append(
@@ -296,6 +362,29 @@ def _pieces(meter: Meter, customer: Customer | None, bounds: list[datetime], hin
                 )
             )
     return join(" UNION ALL ", parts)
+
+
+def _whole_hours(meter: Meter, customer: Customer | None, first: datetime, last: datetime) -> Sql:
+    """The meter's buckets in [first, last).
+
+    The index of all customers' hours is over an expression, so that no estimate, however old its statistics, makes
+    PostgreSQL read everybody's hours to find one customer's.
+    """
+    if customer is None:
+        return compose(
+            "meter_id = {} AND hour AT TIME ZONE 'UTC' >= {}::timestamptz AT TIME ZONE 'UTC'"
+            " AND hour AT TIME ZONE 'UTC' < {}::timestamptz AT TIME ZONE 'UTC'",
+            value(meter.pk),
+            value(first),
+            value(last),
+        )
+    return compose(
+        "meter_id = {} AND customer_id = {} AND hour >= {} AND hour < {}",
+        value(meter.pk),
+        value(customer.pk),
+        value(first),
+        value(last),
+    )
 
 
 def tail_events(meter: Meter, customer: Customer | None, start: datetime, end: datetime, hint: int) -> Sql:
@@ -374,23 +463,33 @@ def cut_hours(bounds: Sequence[datetime]) -> list[tuple[datetime, datetime]]:
 # -- levels: what holds until something else is said ---------------------------------------------------------
 
 
-def _weigh(
-    meter: Meter, customer: Customer | None, window: int, start: datetime, end: datetime, grouped: bool
-) -> list[Measured]:
-    """Value times hours in one window. Hours that the tail reaches are read raw: their state cannot be merged."""
-    carried = _levels_before(meter, customer, start, grouped) if meter.carry_forward else {}
-    rows = _from_watermark(meter, lambda hint: _weighed(meter, customer, start, end, grouped, hint))
-    found: dict[tuple[int, tuple[str | None, ...]], Measured] = {}
-    for customer_id, keys, first_at, area, events, last_at in rows:
-        series = (customer_id, tuple(keys or ()))
-        level = carried.pop(series, ZERO)
-        seconds = EXACT.add(area, EXACT.multiply(level, _seconds(first_at - start)))
-        found[series] = Measured(window, *series, ratio(seconds, SECONDS_PER_HOUR), int(events), last_at)
-    for series, level in carried.items():
-        # Nothing happened in the window: what held before holds throughout.
-        seconds = EXACT.multiply(level, _seconds(end - start))
-        found[series] = Measured(window, *series, ratio(seconds, SECONDS_PER_HOUR), 0, None)
-    return [found[series] for series in sorted(found, key=str)]
+def _weigh(meter: Meter, customer: Customer | None, bounds: Sequence[datetime], grouped: bool) -> Iterator[Measured]:
+    """Value times hours by window. Hours that the tail reaches are read raw: their state cannot be merged."""
+    levels = _levels_before(meter, customer, bounds[0], grouped) if meter.carry_forward else {}
+    for window, (start, end) in enumerate(itertools.pairwise(bounds)):
+        if start >= end:
+            continue
+        found: dict[tuple[int, tuple[str | None, ...]], Measured] = {}
+        for customer_id, keys, first_at, area, events, last_at, level in _window_rows(
+            meter, customer, start, end, grouped
+        ):
+            series = (customer_id, tuple(keys or ()))
+            held = levels.get(series, ZERO)
+            seconds = EXACT.add(area, EXACT.multiply(held, _seconds(first_at - start)))
+            found[series] = Measured(window, *series, ratio(seconds, SECONDS_PER_HOUR), int(events), last_at)
+            if meter.carry_forward:
+                levels[series] = level
+        for series in levels.keys() - found.keys():
+            # Nothing happened in the window: what held before holds throughout.
+            seconds = EXACT.multiply(levels[series], _seconds(end - start))
+            found[series] = Measured(window, *series, ratio(seconds, SECONDS_PER_HOUR), 0, None)
+        yield from (found[series] for series in sorted(found, key=str))
+
+
+def _window_rows(
+    meter: Meter, customer: Customer | None, start: datetime, end: datetime, grouped: bool
+) -> list[tuple[Any, ...]]:
+    return _from_watermark(meter, lambda hint: _weighed(meter, customer, start, end, grouped, hint))
 
 
 def _seconds(span: timedelta) -> Decimal:
@@ -413,16 +512,12 @@ def _weighed(meter: Meter, customer: Customer | None, start: datetime, end: date
         ),
     )
     if first < last:
-        of = compose("old.customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
         raw = compose(
             "{} UNION ALL SELECT customer_id, groups, first_at, last_at, last_id, last_value, area, events"
-            " FROM meters_bucket AS old WHERE meter_id = {} AND {} hour >= {} AND hour < {} AND {}"
+            " FROM meters_bucket AS old WHERE {} AND {}"
             " AND NOT EXISTS (SELECT FROM dirty WHERE dirty.customer_id = old.customer_id AND dirty.hour = old.hour)",
             raw,
-            value(meter.pk),
-            of,
-            value(first),
-            value(last),
+            _whole_hours(meter, customer, first, last),
             Sql("groups <> '{}'") if grouped and meter.group_by else Sql("groups = '{}'"),
         )
     return compose(
@@ -434,8 +529,9 @@ def _weighed(meter: Meter, customer: Customer | None, start: datetime, end: date
         "PARTITION BY customer_id, series ORDER BY first_at, last_id) AS following FROM piece),"
         " weighed AS (SELECT customer_id, series, min(first_at) AS first_at,"
         " sum(area + last_value * extract(epoch FROM following - last_at)) AS area, sum(events)::bigint AS events,"
-        " max(last_at) AS last_at FROM step GROUP BY customer_id, series)"
-        " SELECT customer_id, series, first_at, area, events, last_at, gap, rolled_up_to"
+        " max(last_at) AS last_at, (array_agg(last_value ORDER BY last_at DESC, last_id DESC))[1] AS level"
+        " FROM step GROUP BY customer_id, series)"
+        " SELECT customer_id, series, first_at, area, events, last_at, level, gap, rolled_up_to"
         " FROM mark LEFT JOIN weighed ON true",
         _mark(meter, customer, [start, end]),
         tail_events(meter, customer, start, end, hint),

@@ -8,17 +8,26 @@ from enum import StrEnum
 from itertools import pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from django.db import OperationalError, connection, transaction
+
 from customers.errors import DomainError
 from customers.models import Customer
-from meters.aggregation import EXACT, ZERO
+from meters.aggregation import ZERO
 from meters.ingestion import EARLIEST
 from meters.models import Meter
-from meters.usage import measure
+from meters.usage import Together, count_series, is_level, measure_together
 
 # A month of hours fits, and so do almost three years of days.
 MAX_WINDOWS = 1000
 MAX_ROWS = 10_000
+# Windows times customers (or their groups) of a level, which is there in each of them.
+MAX_LEVELS = 100_000
+TIMEOUT_MILLISECONDS = 15_000
 LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+class UsageTooSlow(DomainError):
+    code = "USAGE_TOO_SLOW"
 
 
 class Window(StrEnum):
@@ -58,13 +67,43 @@ def usage_by_window(
     found: dict[tuple[int, tuple[str | None, ...]], tuple[Decimal, int]] = {}
     if not grouped:
         found = {(number, ()): (ZERO, 0) for number in range(len(bounds) - 1)}
-    for row in measure(meter=meter, customer=customer, bounds=bounds, grouped=grouped):
-        total, events = found.get((row.window, row.groups), (ZERO, 0))
-        found[row.window, row.groups] = (EXACT.add(total, row.quantity), events + row.events)
+    for row in _affordably(meter, customer, bounds, grouped):
+        found[row.window, row.groups] = (row.quantity, row.events)
     if len(found) > MAX_ROWS:
-        raise DomainError(f"This would be {len(found):,} rows, more than {MAX_ROWS:,}: ask for a shorter time.")
+        raise DomainError(f"This would be more than {MAX_ROWS:,} rows: ask for a shorter time or longer windows.")
     windows = list(pairwise(bounds))
     return [WindowUsage(*windows[number], keys, *found[number, keys]) for number, keys in sorted(found, key=_in_order)]
+
+
+def _affordably(meter: Meter, customer: Customer | None, bounds: list[datetime], grouped: bool) -> list[Together]:
+    """Reads no more than fits in memory and gives up what takes too long."""
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = {TIMEOUT_MILLISECONDS}")
+            if is_level(meter) and (customer is None or grouped):
+                _check_levels(meter, customer, bounds, grouped)
+            return measure_together(meter=meter, customer=customer, bounds=bounds, grouped=grouped, limit=MAX_ROWS + 1)
+    except OperationalError as error:
+        if "statement timeout" not in str(error):
+            raise
+        raise UsageTooSlow(
+            "This takes too long: name a customer_id, or ask for a shorter time or longer windows."
+        ) from error
+
+
+def _check_levels(meter: Meter, customer: Customer | None, bounds: list[datetime], grouped: bool) -> None:
+    """A level that is carried on is there in every window for everyone who ever had one."""
+    windows = len(bounds) - 1
+    most = MAX_LEVELS // windows
+    if (
+        count_series(meter=meter, customer=customer, start=bounds[0], end=bounds[-1], grouped=grouped, limit=most + 1)
+        > most
+    ):
+        raise DomainError(
+            f"{windows:,} windows of more than {most:,} levels are too many at once: name a customer_id, or ask for a"
+            " shorter time or longer windows."
+        )
 
 
 def _in_order(place: tuple[int, tuple[str | None, ...]]) -> tuple[int, list[tuple[bool, str]]]:

@@ -29,11 +29,12 @@ from meters.api.objects import (
 )
 from meters.api.serializers import ActivityQuery, MeterPreview, UsageQuery
 from meters.filters import read_number
+from meters.ingestion import EARLIEST
 from meters.meters import build_meter, get_meter
 from meters.models import Meter
 from meters.preview import preview_meter
 from meters.usage import meter_activity
-from meters.windows import Window, usage_by_window
+from meters.windows import LATEST, Window, usage_by_window
 
 DEFAULT_SPAN = timedelta(days=30)
 
@@ -130,8 +131,11 @@ class MeterPreviewView(APIView):
 
 def _span(wanted: dict[str, Any]) -> tuple[Customer | None, Any, Any]:
     customer = get_customer(customer_id=wanted["customer_id"]) if wanted.get("customer_id") else None
+    for name in ("start", "end"):
+        if wanted.get(name) and not EARLIEST <= wanted[name] <= LATEST:
+            raise ApiError(f"{name}: must lie between {EARLIEST.year} and {LATEST.year}.")
     end = wanted.get("end") or database_now()
-    start = wanted.get("start") or end - DEFAULT_SPAN
+    start = wanted.get("start") or max(EARLIEST, end - DEFAULT_SPAN)
     if start >= end:
         raise ApiError("end: must lie after start.")
     return customer, start, end

@@ -8,10 +8,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from django.db import connection
 from rest_framework.test import APIClient
 
 from customers.errors import DomainError
 from customers.models import Customer
+from meters import windows
 from meters.models import Meter
 from meters.rollups import roll_up
 from meters.windows import MAX_WINDOWS, Window, WindowUsage, usage_by_window, window_bounds
@@ -244,3 +246,98 @@ def test_activity_is_answered_by_reason_for_one_customer_or_all(api: APIClient) 
     }
     everyone = api.get(url).json()
     assert (everyone["seen"], everyone["counted"], everyone["customer_id"]) == (6, 4, None)
+
+
+@pytest.mark.parametrize("path", ["usage", "activity"])
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({"end": "0001-01-02T00:00:00Z"}, 400),
+        ({"start": "0001-01-01T00:00:00+14:00"}, 422),
+        ({"end": "9999-12-31T23:59:59-14:00"}, 422),
+        ({"start": "9999-12-31T23:59:59Z"}, 400),
+        ({"end": "1999-12-31T23:59:59Z"}, 400),
+        ({"end": "2000-01-01T00:00:00Z"}, 400),
+        ({"end": "2000-01-01T00:00:01Z"}, 200),
+        ({"start": "2199-12-31T00:00:00Z", "end": "2200-01-01T00:00:00Z"}, 200),
+    ],
+)
+def test_no_instant_is_too_far_to_answer(call: Caller, path: str, asked: dict[str, str], status: int) -> None:
+    meter = a_meter("sum")
+    answer = call().get(f"/meters/{meter.public_id}/{path}", asked)
+    assert answer.status_code == status, answer.content
+
+
+LEVELS = [("last", True), ("weighted_sum", True), ("weighted_sum", False)]
+
+
+@pytest.mark.parametrize(("aggregation", "carry"), LEVELS)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_levels_over_all_customers_are_bounded_before_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, aggregation: str, carry: bool, grouped: bool
+) -> None:
+    meter = a_meter(aggregation, carry_forward=carry, group_by=["tier"])
+    everyone = [acme(), globex()]
+    for customer in everyone:
+        send(customer, on="2026-01-01T00:30", name="e", metadata={"v": 1, "tier": "gold"})
+    roll_up()
+    meter.refresh_from_db()
+
+    def ask(hours: int, customer: Customer | None = None) -> int:
+        start = at("2026-01-01")
+        end = start + timedelta(hours=hours)
+        return len(
+            usage_by_window(
+                meter=meter,
+                customer=customer,
+                start=start,
+                end=end,
+                window=Window.HOUR,
+                time_zone="UTC",
+                grouped=grouped,
+            )
+        )
+
+    # A weighted sum keeps a series of the whole beside those of its groups.
+    series = 2 * (2 if grouped and aggregation == "weighted_sum" else 1)
+    monkeypatch.setattr(windows, "MAX_LEVELS", series * 10)
+    assert ask(10) == (1 if grouped and not carry else 10)
+    with pytest.raises(DomainError, match="customer_id") as refused:
+        ask(11)
+    assert "11 windows" in refused.value.message
+    assert ask(11, everyone[0]) == (1 if grouped and not carry else 11)
+
+
+def test_rows_are_bounded_whoever_used_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter, customer = a_meter("sum", group_by=["tier"]), acme()
+    for tier in ("a", "b", "c"):
+        send(customer, on="2026-01-01T00:30", name="e", metadata={"v": 1, "tier": tier})
+
+    def ask() -> list[WindowUsage]:
+        return usage_by_window(
+            meter=meter,
+            customer=customer,
+            start=at("2026-01-01"),
+            end=at("2026-01-02"),
+            window=Window.DAY,
+            time_zone="UTC",
+            grouped=True,
+        )
+
+    monkeypatch.setattr(windows, "MAX_ROWS", 3)
+    assert [row.groups for row in ask()] == [("a",), ("b",), ("c",)]
+    monkeypatch.setattr(windows, "MAX_ROWS", 2)
+    with pytest.raises(DomainError, match="more than 2 rows"):
+        ask()
+
+
+def test_what_takes_too_long_is_given_up(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = a_meter("sum")
+    monkeypatch.setattr(windows, "measure_together", lambda **_: connection.cursor().execute("SELECT pg_sleep(60)"))
+    monkeypatch.setattr(windows, "TIMEOUT_MILLISECONDS", 50)
+    answer = call().get(f"/meters/{meter.public_id}/usage")
+    assert (answer.status_code, answer.json()["code"]) == (400, "USAGE_TOO_SLOW")
+    assert "customer_id" in answer.json()["message"]
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() != ("50ms",)
