@@ -118,6 +118,10 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
 
 # -- which tests run, and where -------------------------------------------------------------------------------
 
+# Playwright keeps an event loop running in the thread of the tests, and Django then refuses to speak to the database
+# from it. Nothing here is asynchronous: a test waits for its browser.
+os.environ.setdefault("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
+
 _NEEDS_A_DATABASE = {"db", "transactional_db", "django_db_setup", "live_server", "start_stack", "live_stack"}
 
 
@@ -156,6 +160,22 @@ def unavailable(what: str) -> NoReturn:
     if os.environ.get("METERBOOK_REQUIRE_ALL") == "1":
         pytest.fail(f"{what} (nothing may be skipped: METERBOOK_REQUIRE_ALL=1)", pytrace=False)
     pytest.skip(what)
+
+
+@pytest.fixture(autouse=True)
+def _empty_log(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After a test that commits: Django empties only tables it made itself, and log and buckets are made by hand."""
+    marker = request.node.get_closest_marker("django_db")
+    commits = "transactional_db" in request.fixturenames or (marker is not None and marker.kwargs.get("transaction"))
+    if not commits:
+        yield
+        return
+    request.getfixturevalue("transactional_db")
+    yield
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE meters_event, meters_eventkey, meters_bucket, meters_bucketvalue")
 
 
 # -- what other tests build on --------------------------------------------------------------------------------
