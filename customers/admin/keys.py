@@ -22,7 +22,8 @@ class KeyForm(CommandForm):
     )
     read_only = switch("Read only", help_text="May read everything, and write nothing.")
     backfill = switch(
-        "May backfill", help_text="May send events of any age. Others are refused once they are older than an hour."
+        "May backfill",
+        help_text="May send and void events of any age, and void many at once. Others: only of the last hour.",
     )
 
     def clean(self) -> dict[str, Any] | None:

@@ -55,6 +55,7 @@ class MayBackfill(HasApiKey):
     def has_permission(self, request: Request, view: "APIView") -> bool:
         if not super().has_permission(request, view):
             return False
-        if request.method not in SAFE_METHODS and not request.auth.backfill:
+        may = isinstance(request.auth, ApiKey) and request.auth.backfill
+        if request.method not in SAFE_METHODS and not may:
             raise BackfillKeyNeeded("Voiding events by filter needs an API key that may backfill.")
         return True

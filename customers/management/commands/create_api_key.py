@@ -14,7 +14,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("name", help="which application uses the key")
         parser.add_argument("--read-only", action="store_true", help="the key may read, never write")
-        parser.add_argument("--backfill", action="store_true", help="the key may send events of any age")
+        parser.add_argument("--backfill", action="store_true", help="the key may send and void events of any age")
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
