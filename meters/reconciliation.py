@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from secrets import randbelow
 from typing import Any
 
 from django.db import connection, transaction
@@ -17,6 +18,7 @@ from django.db import connection, transaction
 from customers.clock import database_now
 from customers.models import Customer
 from meters.filters import read_text
+from meters.ingestion import EARLIEST
 from meters.models import Meter, Reconciliation
 from meters.partitions import dropped_months, month_of, month_span, stored_months
 from meters.rollups import Hour, recompute, recount_span
@@ -25,6 +27,8 @@ from meters.rollups import Hour, recompute, recount_span
 MOST_FINDINGS = 50
 # Hours counted again at once where only some customers are looked at.
 _CHUNK = 5000
+# A sample of some days lies within this many, where late events and voids arrive.
+RECENT_DAYS = 60
 
 
 @dataclass(slots=True)
@@ -35,11 +39,18 @@ class _Result:
 
 
 def reconcile(
-    *, trigger: str, meter: Meter | None = None, sample: int | None = None, fix: bool = False, now: datetime
+    *,
+    trigger: str,
+    meter: Meter | None = None,
+    sample: int | None = None,
+    days: int | None = None,
+    fix: bool = False,
+    now: datetime,
 ) -> Reconciliation:
     """Compare every meter, or one, over all that is still in the log; write down and return what was found.
 
-    With `sample` only that many customers of each meter, chosen at random. With `fix` what differs is counted again.
+    With `sample` only that many customers of each meter, chosen at random; with `days`, of them only so many days in a
+    row out of the last RECENT_DAYS, at random too. With `fix` what differs is counted again.
     """
     record = Reconciliation.objects.create(started_at=now, trigger=trigger)
     meters = [meter] if meter is not None else list(Meter.objects.order_by("pk"))
@@ -49,7 +60,8 @@ def reconcile(
             for month in _months(one):
                 _compare_month(one, month, fix, result)
         else:
-            _compare_customers(one, _some_customers(one, sample), fix, result)
+            span = (EARLIEST, now + timedelta(days=1)) if days is None else _some_days(days, now)
+            _compare_customers(one, _some_customers(sample), span, fix, result)
     record.meters = len(meters)
     record.buckets = result.buckets
     record.differing = result.differing
@@ -75,27 +87,44 @@ def _months(meter: Meter) -> list[date]:
     return sorted(months - dropped_months(months=months))
 
 
-def _some_customers(meter: Meter, count: int) -> list[int]:
+def _some_days(count: int, now: datetime) -> tuple[datetime, datetime]:
+    """A random span of so many days, in whole hours, that ends within the last RECENT_DAYS days."""
+    hours = max((RECENT_DAYS - count) * 24, 0)
+    end = now.replace(minute=0, second=0, microsecond=0) + timedelta(hours=1 - randbelow(hours + 1))
+    return end - timedelta(days=count), end
+
+
+def _some_customers(count: int) -> list[int]:
     # A handful out of all customers; whoever has no events costs one look into an index.
     return list(Customer.objects.order_by("?").values_list("pk", flat=True)[:count])
 
 
-def _hours_of(meter: Meter, customers: Sequence[int]) -> list[Hour]:
-    """Every hour of these customers with a bucket or an event, of months that are in the log."""
+def _hours_of(meter: Meter, customers: Sequence[int], span: tuple[datetime, datetime]) -> list[Hour]:
+    """Every hour of these customers in the span with a bucket or an event."""
     rows = _fetch(
-        "SELECT customer_id, hour FROM meters_bucket WHERE meter_id = %s AND customer_id = ANY(%s)"
+        "SELECT customer_id, hour FROM meters_bucket"
+        " WHERE meter_id = %s AND customer_id = ANY(%s) AND hour >= %s AND hour < %s"
         " UNION SELECT customer_id, date_trunc('hour', timestamp, 'UTC') FROM meters_event"
-        " WHERE customer_id = ANY(%s) AND event_name = %s AND id <= %s ORDER BY 1, 2",
-        [meter.pk, list(customers), list(customers), meter.event_name, meter.rolled_up_to],
+        " WHERE customer_id = ANY(%s) AND event_name = %s AND timestamp >= %s AND timestamp < %s AND id <= %s"
+        " ORDER BY 1, 2",
+        [meter.pk, list(customers), *span, list(customers), meter.event_name, *span, meter.rolled_up_to],
     )
-    dropped = dropped_months(months={month_of(hour) for _, hour in rows})
-    return [Hour(customer, hour) for customer, hour in rows if month_of(hour) not in dropped]
+    return [Hour(customer, hour) for customer, hour in rows]
+
+
+def _still_in_log(hours: Sequence[Hour]) -> list[Hour]:
+    """Those of the hours whose month has not left the log. Asked under the meter's lock, it stays so until the end."""
+    dropped = dropped_months(months={month_of(place.hour) for place in hours})
+    return [place for place in hours if month_of(place.hour) not in dropped]
 
 
 def _compare_month(meter: Meter, month: date, fix: bool, result: _Result) -> None:
     start, end = month_span(month)
     with transaction.atomic():
         locked = _lock(meter)
+        # It may have left the log since the months were listed; while the meter is locked it cannot.
+        if dropped_months(months=[month]):
+            return
         with _beside(locked) as real:
             recount_span(meter=locked, start=start, end=end)
             differing = _differences(locked, real, start, end, None, result)
@@ -103,14 +132,18 @@ def _compare_month(meter: Meter, month: date, fix: bool, result: _Result) -> Non
             recount_span(meter=locked, start=start, end=end)
 
 
-def _compare_customers(meter: Meter, customers: Sequence[int], fix: bool, result: _Result) -> None:
+def _compare_customers(
+    meter: Meter, customers: Sequence[int], span: tuple[datetime, datetime], fix: bool, result: _Result
+) -> None:
     if not customers:
         return
-    hours = _hours_of(meter, customers)
+    hours = _hours_of(meter, customers, span)
     for first in range(0, len(hours), _CHUNK):
-        chunk = hours[first : first + _CHUNK]
         with transaction.atomic():
             locked = _lock(meter)
+            chunk = _still_in_log(hours[first : first + _CHUNK])
+            if not chunk:
+                continue
             with _beside(locked) as real:
                 recompute(meter=locked, hours=chunk, upto=locked.rolled_up_to)
                 begin = min(place.hour for place in chunk)

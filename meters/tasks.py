@@ -18,8 +18,9 @@ from meters.rollups import keep_rolled_up
 logger = logging.getLogger(__name__)
 # An import of any length goes on in pieces, so that a worker is never taken up for long.
 IMPORT_SECONDS = 30.0
-# Of each meter, every day: enough to notice soon what is wrong everywhere, and little work.
+# Of each meter, every day: enough to notice soon what is wrong everywhere, and little work however long the log is.
 RECONCILED_CUSTOMERS = 50
+RECONCILED_DAYS = 7
 
 
 @shared_task(name="meters.tasks.make_partitions")
@@ -37,8 +38,8 @@ def roll_up() -> None:
 
 @shared_task(name="meters.tasks.reconcile", ignore_result=True)
 def reconcile() -> None:
-    """Compare the buckets of a few customers with the log; what differs is for a person to look at."""
-    reconciliation.reconcile(trigger="schedule", sample=RECONCILED_CUSTOMERS, now=database_now())
+    """Compare a few days of a few customers' buckets with the log; what differs is for a person to look at."""
+    reconciliation.reconcile(trigger="schedule", sample=RECONCILED_CUSTOMERS, days=RECONCILED_DAYS, now=database_now())
 
 
 @shared_task(name="meters.tasks.import_file", ignore_result=True)
@@ -61,6 +62,10 @@ def archive_old_events() -> None:
     if not settings.EVENT_RETENTION_MONTHS:
         return
     for month in months_to_archive(now=database_now(), keep_months=settings.EVENT_RETENTION_MONTHS):
+        if reason := month_in_use(month):
+            # An archive is written when it is of use, and not anew every day until then.
+            logger.info("Events of %s stay in the log: %s", month, reason)
+            continue
         try:
             archive_month(month=month, folder=settings.EVENT_ARCHIVE_DIR, now=database_now())
             drop_month(month=month, now=database_now(), in_use=month_in_use)

@@ -9,12 +9,15 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from customers.clock import database_now
 from customers.models import Customer
+from meters import reconciliation
+from meters.ingestion import EventInput, store_events
 from meters.meters import create_meter
 from meters.models import ArchivedMonth, Event, Meter, Reconciliation
-from meters.partitions import partition_name
+from meters.partitions import MonthArchived, partition_name
 from meters.reconciliation import MOST_FINDINGS, last_reconciliation, reconcile
-from meters.rollups import roll_up
+from meters.rollups import recount_span, roll_up
 from meters.tasks import reconcile as nightly
 from meters.usage import quantity
 from meters.voids import void_event
@@ -174,13 +177,62 @@ def test_findings_are_bounded_and_all_are_counted() -> None:
 
 
 def test_the_nightly_task_writes_a_row_and_mends_nothing() -> None:
+    now = database_now()
+    # On every day, so that a random week has seven; in the middle of an hour, away from its ends.
+    middle = now.replace(minute=30, second=0, microsecond=0)
+    name = acme().public_id
+    events = [EventInput(f"e{n}", name, "e", middle - timedelta(days=n, hours=1), {"v": 1}) for n in range(62)]
+    assert store_events(events=events, now=now, backfill=True) == 62
+    meter = a_meter("sum")
+    roll_up()
+    run_sql("UPDATE meters_bucket SET total = total + 1 WHERE meter_id = %s", meter.pk)
+    nightly()
+    found = Reconciliation.objects.get()
+    assert (found.trigger, found.differing, found.fixed) == ("schedule", 7, False)
+
+
+@pytest.mark.parametrize("sample", [None, 5])
+def test_a_month_that_leaves_the_log_while_its_meter_is_awaited_is_left_alone(
+    sample: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     story()
     meter = a_meter("sum")
     roll_up()
-    run_sql("UPDATE meters_bucket SET total = total + 1 WHERE meter_id = %s AND hour = %s", meter.pk, DAY)
-    nightly()
-    found = Reconciliation.objects.get()
-    assert (found.trigger, found.differing, found.fixed) == ("schedule", 1, False)
+    right = dump(meter)
+    march = DAY.date().replace(day=1)
+    lock = reconciliation._lock
+
+    def after_the_drop(one: Meter) -> Meter:
+        if not ArchivedMonth.objects.exists():
+            with connection.cursor() as cursor:
+                cursor.execute(f"DROP TABLE {partition_name(march)}")
+            ArchivedMonth.objects.create(
+                month=march, path="x", events=3, checksum="0" * 64, archived_at=NOW, dropped_at=NOW
+            )
+        return lock(one)
+
+    monkeypatch.setattr(reconciliation, "_lock", after_the_drop)
+    found = check(sample=sample, fix=True)
+    assert (found.differing, found.buckets, found.finished_at is None) == (0, 1, False)
+    assert dump(meter) == right
+    with pytest.raises(MonthArchived, match="March 2026"):
+        recount_span(meter=meter, start=at("2026-02-01"), end=at("2026-03-01T01:00"))
+    recount_span(meter=meter, start=at("2026-02-01"), end=at("2026-03-01"))
+    assert dump(meter) == right
+
+
+def test_a_sample_of_days_lies_anywhere_in_the_last_sixty_and_looks_at_nothing_else() -> None:
+    now = at("2026-04-18")
+    customer = acme()
+    store(customer, [(now - timedelta(days=n, hours=1), {"v": 1}) for n in range(70)])
+    a_meter("sum")
+    roll_up()
+    assert {check(sample=5, days=7, now=now).buckets for _ in range(20)} == {7}
+    assert (check(sample=5, days=60, now=now).buckets, check(sample=5, now=now).buckets) == (60, 70)
+    spans = {reconciliation._some_days(7, now) for _ in range(200)}
+    assert len(spans) > 20
+    assert min(start for start, _ in spans) >= now - timedelta(days=60)
+    assert max(end for _, end in spans) <= now + timedelta(hours=1)
 
 
 # -- the command -----------------------------------------------------------------------------------------------
