@@ -27,7 +27,7 @@ from django.db import IntegrityError, connection, transaction
 
 from customers.errors import DomainError
 from meters.models import Backfill, EventKey, Meter
-from meters.partitions import dropped_months, ensure_partitions, month_of, partition_name
+from meters.partitions import dropped_months, ensure_partitions, missing_partitions, month_of, partition_name
 
 # Any constants will do; they only have to differ from the other advisory locks of this software.
 INGESTION_LOCK = 0x4D425F494E474553
@@ -570,12 +570,12 @@ def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool 
         errors.sort(key=lambda error: error["index"])
         raise EventsRefused(_summary(errors), code=errors[0]["code"], errors=errors)
     if missing:
+        # In this order: a month that is dropped in the meantime is not made anew, empty.
+        absent = set(missing_partitions(months=months))
         if gone := dropped_months(months=months):
             rows = _without_dropped(events, rows, gone)
-        ensure_partitions(months=months - gone)
-    with connection.cursor() as cursor:
-        cursor.execute(_STORE, [_encode(list(rows.values())).decode(), now - settings.LATENESS_WINDOW])
-        stored = cursor.fetchall()
+        ensure_partitions(months=absent - gone)
+    stored = _write(events, rows, now - settings.LATENESS_WINDOW)
     if late := [found for found in stored if found[2]]:
         # A level that is carried forward changes every period after it, too.
         names = {event.event_name for event in events}
@@ -585,6 +585,24 @@ def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool 
             for customer, _, count, first, last in late
         )
     return sum(found[1] for found in stored)
+
+
+def _write(
+    events: Sequence[EventInput], rows: dict[int, _Row], late_before: datetime
+) -> list[tuple[int, int, int, datetime | None, datetime | None]]:
+    """Run the statement; where a month was dropped since it was looked for, say so as for one dropped long ago."""
+    while True:
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(_STORE, [_encode(list(rows.values())).decode(), late_before])
+                return list(cursor.fetchall())
+        except IntegrityError as error:
+            if not isinstance(error.__cause__, psycopg.errors.CheckViolation):
+                raise
+            gone = dropped_months(months={month_of(row.t) for row in rows.values() if row.t is not None})
+            if not gone:
+                raise
+            rows = _without_dropped(events, rows, gone)
 
 
 def _without_dropped(events: Sequence[EventInput], rows: dict[int, _Row], gone: set[date]) -> dict[int, _Row]:

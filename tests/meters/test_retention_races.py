@@ -7,13 +7,14 @@ from pathlib import Path
 from threading import Event as Flag
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 
 from customers.clock import database_now
 from customers.models import Customer
-from meters.ingestion import EventInput, EventsRefused, enter_ingestion, store_events
+from meters import ingestion
+from meters.ingestion import EventInput, EventsRefused, enter_ingestion, ingest_events, store_events
 from meters.models import ArchivedMonth, Event, EventKey, Meter
-from meters.partitions import missing_partitions
+from meters.partitions import ensure_partitions, missing_partitions
 from meters.retention import ArchiveRefused, archive_month, drop_month, restore_month
 from meters.rollups import roll_up
 from meters.usage import quantity
@@ -21,7 +22,7 @@ from tests.base import acme, at, call_meter
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("emptied_log")]
 
-MARCH = date(2025, 3, 1)
+MARCH, APRIL = date(2025, 3, 1), date(2025, 4, 1)
 START, END = at("2025-03-01"), at("2025-04-01")
 
 
@@ -39,9 +40,6 @@ def write(customer: Customer, writer: int, stop: Flag) -> tuple[int, str]:
                     store_events(events=[event], now=database_now(), backfill=True)
             except EventsRefused as refused:
                 return number, refused.code
-            except IntegrityError:
-                # The month went away between looking for it and writing: nothing was stored or acknowledged.
-                return number, "MONTH_ARCHIVED"
         return 100_000, "stopped"
     finally:
         connection.close()
@@ -119,3 +117,36 @@ def test_a_writer_in_the_middle_of_its_batch_keeps_the_month(tmp_path: Path) -> 
     with pytest.raises(ArchiveRefused, match="2 events in the log and 1 in its archive"):
         drop_month(month=MARCH, now=database_now(), in_use=lambda month: "")
     assert Event.objects.count() == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_month_that_goes_between_looking_and_writing_is_refused_as_one_gone_long_ago(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    customer = acme()
+    call_meter(event_name="n")
+    first = EventInput("first", customer.public_id, "n", START)
+    assert ingest_events(events=[first], backfill=True) == 1
+    roll_up()
+    archive_month(month=MARCH, folder=tmp_path, now=database_now())
+    drop_month(month=MARCH, now=database_now(), in_use=lambda month: "")
+    look_up = ingestion._look_up
+
+    def before_the_drop(*given: set[str]) -> tuple[dict[str, int], bool]:
+        ensure_partitions(months=[APRIL])
+        return look_up(*given)[0], False
+
+    monkeypatch.setattr(ingestion, "_look_up", before_the_drop)
+    now = database_now()
+    new = EventInput("new", customer.public_id, "n", END)
+    old = first if known else EventInput("late", customer.public_id, "n", START)
+    if known:
+        with transaction.atomic():
+            assert store_events(events=[old, new], now=now, backfill=True) == 1
+    else:
+        with pytest.raises(EventsRefused) as refused, transaction.atomic():
+            store_events(events=[old, new], now=now, backfill=True)
+        assert (refused.value.code, refused.value.errors[0]["event_id"]) == ("MONTH_ARCHIVED", "late")
+    assert ArchivedMonth.objects.get().dropped_at is not None
+    assert missing_partitions(months=[MARCH]) == [MARCH]
+    assert list(Event.objects.values_list("event_id", flat=True)) == (["new"] if known else [])
