@@ -35,6 +35,7 @@ from billing.subscriptions import advance, current_period, fee_line, lock_subscr
 from customers.errors import DomainError
 from meters.ingestion import wait_for_ingestion_in_flight
 from meters.models import Aggregation, Backfill, Meter
+from meters.partitions import MonthArchived
 from meters.usage import quantity
 
 logger = logging.getLogger(__name__)
@@ -335,9 +336,20 @@ def _correct(
 ) -> Decimal:
     """Add what earlier periods should have cost and were not billed; returns the credit that did not fit."""
     watched = [period for period in periods if period.closed_at is not None and period.watch_until is not None]
-    found = [line for period in watched for line in adjustment_lines(subscription, period)]
+    found: list[ProposedLine] = []
+    unreadable: set[int] = set()
+    for period in watched:
+        try:
+            found += adjustment_lines(subscription, period)
+        except MonthArchived as error:
+            # It begins or ends inside an hour of a month that left the log, and a void or a backfill came beside it.
+            # It stays watched, so that it is corrected once the month is restored; what is due goes on meanwhile.
+            unreadable.add(period.pk)
+            logger.warning("the closed period %s cannot be compared with what was billed: %s", period, error.message)
     left = _as_much_as_fits(lines, [*found, *fee_refunds(subscription)], subscription.price.currency)
     for period in watched:
+        if period.pk in unreadable:
+            continue
         if not left and period.watch_until is not None and period.watch_until <= complete_as_of:
             period.watch_until = None
             period.save(update_fields=["watch_until"])

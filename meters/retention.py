@@ -292,11 +292,12 @@ def restore_month(*, month: date) -> ArchivedMonth:
                 restored += cursor.rowcount
         if restored != record.events:
             raise ArchiveRefused(f"{restored} of {record.events} events can be restored, so none was.")
+        # First, because a month that is not in the log is never counted again.
+        record.dropped_at = None
+        record.save(update_fields=["dropped_at"])
         start, end = month_span(month)
         for meter in meters:
             recount_span(meter=meter, start=start, end=end)
-        record.dropped_at = None
-        record.save(update_fields=["dropped_at"])
     return record
 
 

@@ -376,6 +376,42 @@ def test_a_month_of_an_open_period_stays_until_billing_is_done_with_it(folder: P
     assert drop_month(month=MARCH, now=NOW, in_use=month_in_use).events == 21
 
 
+def test_a_period_that_cannot_be_corrected_beside_a_dropped_month_waits_and_the_next_are_billed(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A period from the middle of an hour of March on: March is dropped, and then an event of its April is voided."""
+    customer = acme()
+    meter = call_meter(event_name="n")
+    Meter.objects.update(created_at=at("2025-01-01"))
+    subscription = subscribed(customer, usage_product((meter, "100", 0)), on="2025-03-15T10:23")
+    store(customer, ("a", "2025-03-15T10:30", None), ("b", "2025-04-03", None), ("c", "2025-05-20", None))
+
+    def close(on: str) -> list[Decimal]:
+        created = close_subscription(subscription_id=subscription.pk, until=at(on), now=at(on))
+        return [invoice.total for invoice in created]
+
+    # Everything was sent as a backfill: what it reached is looked at once more.
+    assert close("2025-04-16") == [Decimal(200)]
+    watch_backfilled_periods(now=at("2025-04-16"))
+    assert close("2025-05-16") == [Decimal(0)]
+    assert close("2025-06-16") == [Decimal(100)]
+    roll_up()
+    archive_month(month=MARCH, folder=folder, now=NOW)
+    drop_month(month=MARCH, now=NOW, in_use=month_in_use)
+    void_event(event_id="b", reason="r", author="a", now=at("2025-06-17"))
+    watch_backfilled_periods(now=at("2025-06-17"))
+    assert close("2025-07-16") == [Decimal(0)]
+    assert "cannot be compared" in caplog.text
+    assert "only whole hours" in caplog.text
+    assert "still compared" in month_in_use(APRIL)
+    restore_month(month=MARCH)
+    send(customer, on="2025-07-20", name="n")
+    send(customer, on="2025-07-21", name="n")
+    # Two calls, less the one that was taken back.
+    assert close("2025-08-16") == [Decimal(100)]
+    assert month_in_use(MARCH) == ""
+
+
 # -- bringing back -------------------------------------------------------------------------------------------
 
 
