@@ -1,7 +1,9 @@
 """What a meter would have counted, before it is made: the engine itself, on a meter that is taken back at once."""
 
 import copy
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,7 +14,8 @@ from django.db import OperationalError, connection, transaction
 from customers.errors import DomainError
 from meters.aggregation import EXACT, ZERO
 from meters.filters import parse_filter
-from meters.models import Event, Meter
+from meters.models import ArchivedMonth, Event, Meter
+from meters.partitions import month_of, month_span
 from meters.sql import Sql, compose, matches, reading, value
 from meters.usage import (
     DayQuantity,
@@ -29,7 +32,9 @@ MAX_DAYS = 90
 # There are no buckets for it yet, so a preview reads events: the newest ones, this many at most.
 MAX_SCANNED = 300_000
 EXAMPLES = 5
-_TIMEOUT_SECONDS = 15
+# For all of it.
+_TIMEOUT_SECONDS = 15.0
+_TOO_SLOW = "This preview takes too long here: ask for fewer days."
 
 
 class PreviewTooSlow(DomainError):
@@ -40,7 +45,8 @@ class PreviewTooSlow(DomainError):
 class Preview:
     """The last days as the meter would see them, over all customers.
 
-    `complete` is False where there were too many events to read: then it begins later than was asked for.
+    `complete` is False where not all could be read: there were too many events, or a month has left the log, and
+    it begins later than was asked for; or a level that held before it (carry_forward) was not looked for.
     """
 
     start: datetime
@@ -64,10 +70,10 @@ def preview_meter(*, definition: Meter, days: int, now: datetime, time_zone: str
     start = datetime(first.year, first.month, first.day, tzinfo=zone).astimezone(UTC)
     meter = copy.copy(definition)
     try:
-        with transaction.atomic():
-            with connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = '{_TIMEOUT_SECONDS}s'")
-            begin = _affordable(start, now, time_zone)
+        with transaction.atomic(), _limited(time.monotonic() + _TIMEOUT_SECONDS):
+            begin = _affordable(_in_log(start, now), now, time_zone)
+            if carried := meter.carry_forward and not _can_look_back(begin):
+                meter.carry_forward = False
             # Nobody else sees it: its row never commits.
             meter.save(force_insert=True)
             total = ZERO
@@ -76,7 +82,7 @@ def preview_meter(*, definition: Meter, days: int, now: datetime, time_zone: str
             found = Preview(
                 start=begin,
                 end=now,
-                complete=begin == start,
+                complete=begin == start and not carried,
                 quantity=total,
                 days=daily_quantities(meter=meter, start=begin, end=now, time_zone=time_zone),
                 activity=meter_activity(meter=meter, start=begin, end=now),
@@ -88,8 +94,44 @@ def preview_meter(*, definition: Meter, days: int, now: datetime, time_zone: str
     except OperationalError as error:
         if "statement timeout" not in str(error):
             raise
-        raise PreviewTooSlow("This preview takes too long here: ask for fewer days.") from error
+        raise PreviewTooSlow(_TOO_SLOW) from error
     return found
+
+
+@contextmanager
+def _limited(until: float) -> Iterator[None]:
+    """All statements within it together end by then (on the monotonic clock)."""
+
+    def limited(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        left = int((until - time.monotonic()) * 1000)
+        if left <= 0:
+            raise PreviewTooSlow(_TOO_SLOW)
+        connection.connection.execute(f"SET LOCAL statement_timeout = {left}")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(limited):
+        yield
+
+
+def _in_log(start: datetime, end: datetime) -> datetime:
+    """`start`, or the end of the last month after it that has left the log."""
+    gone = ArchivedMonth.objects.filter(
+        dropped_at__isnull=False, events__gt=0, month__gte=month_of(start), month__lte=month_of(end)
+    ).first()
+    return start if gone is None else max(start, min(month_span(gone.month)[1], end))
+
+
+def _can_look_back(begin: datetime) -> bool:
+    """Whether what lies before is all in the log, and little enough to look for a level in it."""
+    if ArchivedMonth.objects.filter(dropped_at__isnull=False, events__gt=0).exists():
+        return False
+    return not _fetch(
+        compose(
+            "SELECT 1 FROM meters_event WHERE timestamp < {} ORDER BY timestamp DESC, id DESC OFFSET {} LIMIT 1",
+            value(begin),
+            value(MAX_SCANNED),
+        )
+    )
 
 
 def _affordable(start: datetime, end: datetime, time_zone: str) -> datetime:

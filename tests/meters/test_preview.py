@@ -5,12 +5,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import connection
 from rest_framework.test import APIClient
 
 from customers.customers import create_customer
 from customers.errors import DomainError
 from meters.meters import build_meter
-from meters.models import Meter
+from meters.models import ArchivedMonth, Meter
+from meters.partitions import partition_name
 from meters.preview import MAX_DAYS, Preview, PreviewTooSlow, preview_meter
 from meters.usage import DayQuantity, Outcome
 from meters.voids import void_event
@@ -128,7 +130,8 @@ def test_its_cost_is_bounded_and_a_cut_is_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_preview_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meters.preview._TIMEOUT_SECONDS", "0.001")
+    # Each statement is short enough; together they are not.
+    monkeypatch.setattr("meters.preview._TIMEOUT_SECONDS", 0.9)
     monkeypatch.setattr("meters.preview._similar_names", lambda *_: _slowly())
     with pytest.raises(PreviewTooSlow, match="fewer days"):
         preview(definition())
@@ -138,7 +141,35 @@ def _slowly() -> list[str]:
     from meters.preview import _fetch
     from meters.sql import Sql
 
-    return [str(row) for row in _fetch(Sql("SELECT pg_sleep(5)"))]
+    return [str(row) for _ in range(5) for row in _fetch(Sql("SELECT pg_sleep(0.3)"))]
+
+
+def test_it_begins_after_a_month_that_left_the_log() -> None:
+    customer = acme()
+    send(customer, on="2026-02-27", name="e", metadata={"v": 4})
+    send(customer, on="2026-03-09", name="e", metadata={"v": 10})
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE {partition_name(date(2026, 2, 1))}")
+    ArchivedMonth.objects.create(
+        month=date(2026, 2, 1), path="x", events=1, checksum="0" * 64, archived_at=NOW, dropped_at=NOW
+    )
+    found = preview(definition(), days=30)
+    assert (found.complete, found.start, found.quantity) == (False, at("2026-03-01"), D(10))
+    assert (preview(definition()).complete, preview(definition()).quantity) == (True, D(0))
+    # What level held before is not known: it begins with none, and says so.
+    found = preview(definition("weighted_sum", carry_forward=True))
+    assert (found.complete, found.start, found.quantity) == (False, at("2026-03-10"), D(0))
+
+
+def test_a_level_is_looked_for_only_among_as_many_events_as_are_read_anyway(monkeypatch: pytest.MonkeyPatch) -> None:
+    customer = acme()
+    send(customer, on="2026-03-08", name="e", metadata={"v": 1})
+    send(customer, on="2026-03-09", name="e", metadata={"v": 10})
+    meter = definition("weighted_sum", carry_forward=True)
+    monkeypatch.setattr("meters.preview.MAX_SCANNED", 2)
+    assert (preview(meter).complete, preview(meter).quantity) == (True, D(600))
+    monkeypatch.setattr("meters.preview.MAX_SCANNED", 1)
+    assert (preview(meter).complete, preview(meter).quantity) == (False, D(0))
 
 
 @pytest.mark.parametrize(
