@@ -22,6 +22,9 @@ from meters.ingestion import EventInput, MalformedBatch, decode_batch
 
 # 50 pairs of the longest keys and texts, escaped and quoted twice, fit.
 MAX_LINE_BYTES = 1024 * 1024
+# What no file of events has, and a small gzip file can unpack to without end.
+MAX_SKIPPED_BYTES = 16 * MAX_LINE_BYTES
+MAX_BLANK_LINES = 100_000
 _NEEDED = ("event_id", "customer_id", "event_name", "timestamp")
 _WRAP = b'{"events":['
 _GZIP = b"\x1f\x8b"
@@ -69,7 +72,7 @@ class EventFile:
             self._raw.seek(0)
             unpacked: Any = gzip.GzipFile(fileobj=self._raw) if packed else None
             self._data = io.BufferedReader(unpacked, 256 * 1024) if packed else self._raw
-            self._read = 0
+            self._read = self._blank = 0
             self._head = self._first_bytes(name or path.name)
         except BaseException:
             self._raw.close()
@@ -124,14 +127,20 @@ class EventFile:
         """The next physical line, at the end None. Of an endless one only as much as tells that it is too long."""
         try:
             line = self._data.readline(MAX_LINE_BYTES + 1)
-            rest = line
+            rest, skipped = line, 0
             while rest and len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
                 rest = self._data.readline(MAX_LINE_BYTES + 1)
+                skipped += len(rest)
+                if skipped > MAX_SKIPPED_BYTES:
+                    raise ImportFailed(f"Line {self._read + 1} does not end within {MAX_SKIPPED_BYTES} bytes.")
         except (OSError, EOFError, zlib.error) as error:
             raise self._broken(error) from error
         if not line:
             return None
         self._read += 1
+        self._blank = 0 if line.strip(b" \t\r\n,;") else self._blank + 1
+        if self._blank > MAX_BLANK_LINES:
+            raise ImportFailed(f"More than {MAX_BLANK_LINES} empty lines follow one another up to line {self._read}.")
         return line
 
     def _broken(self, error: Exception) -> ImportFailed:

@@ -67,6 +67,14 @@ def begin_import(
         checksum=checksum(path),
         defaults={"name": name[:255], "size": size, "started_by": started_by, "started_at": now},
     )
+    if again:
+        # Whoever is reading it goes on from a position of its own, and would write that over this one.
+        with _alone(found):
+            return _prepare(found, path=path, now=now, again=again, keep=keep)
+    return _prepare(found, path=path, now=now, again=again, keep=keep)
+
+
+def _prepare(found: EventImport, *, path: Path, now: datetime, again: bool, keep: bool) -> EventImport:
     changed = []
     if again:
         found.position = found.stored = found.repeated = found.refused = 0
@@ -299,8 +307,10 @@ def accept_upload(
                 file.flush()
                 os.fsync(file.fileno())
                 with EventFile(part, name=name) as readable:
-                    # The header of a CSV is judged here, while there is somebody to be told.
-                    next(readable.lines(), None)
+                    # The header of a CSV is judged here, while there is somebody to be told. More is not unpacked:
+                    # a small file can hold endlessly much.
+                    if readable.is_csv:
+                        next(readable.lines(), None)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from customers.clock import database_now
 from customers.models import Customer
 from meters.events import get_event, list_events
-from meters.import_files import MAX_LINE_BYTES, EventFile, ImportFailed
-from meters.imports import MAX_PROBLEMS, ImportBusy, begin_import, report_path, run_import
+from meters.import_files import MAX_BLANK_LINES, MAX_LINE_BYTES, EventFile, ImportFailed
+from meters.imports import IMPORT_LOCK, MAX_PROBLEMS, ImportBusy, begin_import, report_path, run_import
 from meters.models import Backfill, Event, EventImport, EventKey
 from tests.base import acme, at
 
@@ -456,3 +456,50 @@ def test_the_lines_are_read_lazily(file: Any) -> None:
         assert opened.bytes_read < opened.size / 4
     assert list_events(offset=0, limit=1) == []
     assert settings.MAX_EVENTS_PER_BATCH == 1000
+
+
+def packed(path: Path, *parts: bytes) -> Path:
+    with gzip.open(path, "wb") as file:
+        for part in parts:
+            file.write(part)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("head", "filling", "times", "said"),
+    [
+        (b'{"event_id":"', b"a" * MAX_LINE_BYTES, 18, "Line 1 does not end within"),
+        (b"{}\n", b"\n" * 1000, 101, "empty lines follow one another up to line 100002"),
+        (b"event_id,customer_id,event_name,timestamp\n", b",,,\r\n" * 1000, 101, "empty lines follow one another"),
+    ],
+)
+def test_a_small_file_that_unpacks_to_endlessly_much_is_given_up(
+    customer: Customer, tmp_path: Path, head: bytes, filling: bytes, times: int, said: str
+) -> None:
+    path = packed(tmp_path / "bomb.gz", head, *[filling] * times)
+    with pytest.raises(ImportFailed, match=said):
+        read_in(path)
+    assert said in EventImport.objects.get().failure
+
+
+def test_blank_lines_between_events_are_passed_over(customer: Customer, tmp_path: Path) -> None:
+    blank = b"\r\n" * (MAX_BLANK_LINES - 1)
+    first, second = ((json.dumps(line(event_id)) + "\n").encode() for event_id in "ab")
+    path = packed(tmp_path / "e.gz", first, blank, second, blank)
+    assert counts(read_in(path)) == (2, 0, 0)
+
+
+def test_a_file_that_is_being_read_is_not_set_back_to_its_start(customer: Customer, file: Any) -> None:
+    path = file(line("a"))
+    record = read_in(path)
+    rival = connection.copy()
+    try:
+        with rival.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s, %s)", [IMPORT_LOCK, record.pk])
+        with pytest.raises(ImportBusy):
+            begin_import(path=path, name="x", now=database_now(), again=True)
+    finally:
+        rival.close()
+    record.refresh_from_db()
+    assert (record.position, record.finished_at is None) == (1, False)
+    assert begin_import(path=path, name="x", now=database_now(), again=True).position == 0
