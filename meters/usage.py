@@ -343,45 +343,47 @@ def _pieces(meter: Meter, customer: Customer | None, bounds: list[datetime], hin
         parts.append(compose(raw, cut_events(meter, customer, cut)))
     first, last = ceil_hour(bounds[0]), floor_hour(bounds[-1])
     if first < last:
-        where = _whole_hours(meter, customer, first, last)
+        whole = TRUE
         if cut:
-            where = compose("{} AND hour <> ALL({}::timestamptz[])", where, value([floor_hour(a) for a, _ in cut]))
+            whole = compose("hour <> ALL({}::timestamptz[])", value([floor_hour(a) for a, _ in cut]))
         parts.append(
             compose(
                 "SELECT customer_id, groups, hour, events, total, lowest, highest, last_at, last_id, last_value,"
-                " NULL::text FROM meters_bucket WHERE {}",
-                where,
+                " NULL::text FROM meters_bucket WHERE {} AND {}",
+                _buckets(meter, customer, first, last),
+                whole,
             )
         )
         if meter.aggregation == Aggregation.UNIQUE:
             parts.append(
                 compose(
                     "SELECT customer_id, groups, hour, 0, NULL, NULL, NULL, NULL, NULL, NULL, value"
-                    " FROM meters_bucketvalue WHERE {}",
-                    where,
+                    " FROM meters_bucketvalue WHERE {} AND {}",
+                    _whole_hours(meter, customer, first, last),
+                    whole,
                 )
             )
     return join(" UNION ALL ", parts)
 
 
 def _whole_hours(meter: Meter, customer: Customer | None, first: datetime, last: datetime) -> Sql:
-    """The meter's buckets in [first, last).
+    """The places of the meter in [first, last), in either table."""
+    of = compose("customer_id = {} AND", value(customer.pk)) if customer is not None else Sql("")
+    return compose("meter_id = {} AND {} hour >= {} AND hour < {}", value(meter.pk), of, value(first), value(last))
 
-    The index of all customers' hours is over an expression, so that no estimate, however old its statistics, makes
-    PostgreSQL read everybody's hours to find one customer's.
+
+def _buckets(meter: Meter, customer: Customer | None, first: datetime, last: datetime) -> Sql:
+    """The same for the buckets alone, which have an index for the hours of all customers.
+
+    It is over expressions, so that no estimate, however old its statistics, makes PostgreSQL read everybody's hours to
+    find one customer's.
     """
-    if customer is None:
-        return compose(
-            "meter_id = {} AND hour AT TIME ZONE 'UTC' >= {}::timestamptz AT TIME ZONE 'UTC'"
-            " AND hour AT TIME ZONE 'UTC' < {}::timestamptz AT TIME ZONE 'UTC'",
-            value(meter.pk),
-            value(first),
-            value(last),
-        )
+    if customer is not None:
+        return _whole_hours(meter, customer, first, last)
     return compose(
-        "meter_id = {} AND customer_id = {} AND hour >= {} AND hour < {}",
+        "meter_id + 0 = {} AND hour AT TIME ZONE 'UTC' >= {}::timestamptz AT TIME ZONE 'UTC'"
+        " AND hour AT TIME ZONE 'UTC' < {}::timestamptz AT TIME ZONE 'UTC'",
         value(meter.pk),
-        value(customer.pk),
         value(first),
         value(last),
     )
@@ -517,7 +519,7 @@ def _weighed(meter: Meter, customer: Customer | None, start: datetime, end: date
             " FROM meters_bucket AS old WHERE {} AND {}"
             " AND NOT EXISTS (SELECT FROM dirty WHERE dirty.customer_id = old.customer_id AND dirty.hour = old.hour)",
             raw,
-            _whole_hours(meter, customer, first, last),
+            _buckets(meter, customer, first, last),
             Sql("groups <> '{}'") if grouped and meter.group_by else Sql("groups = '{}'"),
         )
     return compose(
