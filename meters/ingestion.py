@@ -589,8 +589,11 @@ def store_events(*, events: Sequence[EventInput], now: datetime, backfill: bool 
 
 def _write(
     events: Sequence[EventInput], rows: dict[int, _Row], late_before: datetime
-) -> list[tuple[int, int, int, datetime | None, datetime | None]]:
-    """Run the statement; where a month was dropped since it was looked for, say so as for one dropped long ago."""
+) -> list[tuple[int, int, int, datetime, datetime]]:
+    """Run the statement; where a month was dropped since it was looked for, say so as for one dropped long ago.
+
+    A customer, how many were stored, how many of them are late, and from when to when (NULL where none is).
+    """
     while True:
         try:
             with transaction.atomic(), connection.cursor() as cursor:

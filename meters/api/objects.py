@@ -304,7 +304,8 @@ class PreviewExampleObject(TypedDict):
 class PreviewObject(TypedDict):
     """What a meter would give, over all customers.
 
-    `complete` is false where there were too many events to read: then `start` is later than was asked for.
+    `complete` is false where not all could be read (too many events, or a month that was archived and dropped): then
+    `start` is later than was asked for, or a level that held before it was not carried forward.
     `similar_names` are event names in the log that differ in upper and lower case only.
     """
 
