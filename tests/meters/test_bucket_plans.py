@@ -25,11 +25,11 @@ def test_one_customer_is_found_by_the_key_and_all_of_them_by_the_hour() -> None:
     fill(new, hours=2000)
     for days in (10, 60):
         start = BEGIN + timedelta(days=days, minutes=15)
-        bounds = [start, start + timedelta(days=7)]
-        assert plan(_measured(known, customer, bounds, grouped=False, hint=0)) == {"meters_bucket_pkey"}
-        assert plan(_weighed(new, customer, *bounds, grouped=False, hint=0)) == {"meters_bucket_pkey"}
-        assert "meters_bucket_hours" in plan(_measured(known, None, bounds, grouped=False, hint=0))
-        assert "meters_bucket_hours" in plan(_weighed(new, None, *bounds, grouped=False, hint=0))
+        end = start + timedelta(days=7)
+        assert plan(_measured(known, customer, [start, end], grouped=False, hint=0)) == {"meters_bucket_pkey"}
+        assert plan(_weighed(new, customer, start, end, grouped=False, hint=0)) == {"meters_bucket_pkey"}
+        assert "meters_bucket_hours" in plan(_measured(known, None, [start, end], grouped=False, hint=0))
+        assert "meters_bucket_hours" in plan(_weighed(new, None, start, end, grouped=False, hint=0))
 
 
 def fill(meter: Meter, *, hours: int) -> None:

@@ -78,7 +78,7 @@ def events(customer: Customer, ids: list[str], *, worth: int = 3) -> list[EventI
             event_id,
             customer.public_id,
             "n",
-            (BEGIN + timedelta(minutes=(index * 37 + len(event_id)) % 320)).isoformat(),
+            (BEGIN + timedelta(minutes=(index * 37 + len(event_id)) % 300)).isoformat(),
             {"v": worth},
         )
         for index, event_id in enumerate(ids)
