@@ -318,6 +318,12 @@ def _close_all(
                 f"{amount} too much was billed, and no further invoice is left to take it from. Give it back by hand, "
                 "then try again: that counts it as settled."
             )
+        elif any(period.watch_until is not None and period.watch_until <= complete_as_of for period in watched):
+            # Parked, so that not every tick of the schedule begins a run for it.
+            raise DomainError(
+                "It cannot be compared with what was billed, because a month it needs has left the log. Restore the "
+                "month, or try again to count it as settled."
+            )
 
 
 def _watch_unseen_backfills(subscription: Subscription, periods: Iterable[BillingPeriod], now: datetime) -> None:

@@ -13,8 +13,15 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 
-from billing.cycles import close_subscription, watch_backfilled_periods
+from billing.cycles import (
+    close_subscription,
+    due_subscriptions,
+    start_run,
+    watch_backfilled_periods,
+    work_run,
+)
 from billing.retention import month_in_use
+from billing.subscriptions import cancel_now
 from customers.clock import database_now
 from customers.models import Customer
 from customers.portal.usage import csv_rows
@@ -410,6 +417,27 @@ def test_a_period_that_cannot_be_corrected_beside_a_dropped_month_waits_and_the_
     # Two calls, less the one that was taken back.
     assert close("2025-08-16") == [Decimal(100)]
     assert month_in_use(MARCH) == ""
+
+
+def test_of_a_subscription_that_is_over_it_is_parked_instead_of_tried_at_every_tick(folder: Path) -> None:
+    customer = acme()
+    meter = call_meter(event_name="n")
+    Meter.objects.update(created_at=at("2025-01-01"))
+    subscription = subscribed(customer, usage_product((meter, "100", 0)), on="2025-03-15T10:23")
+    store(customer, ("a", "2025-03-15T10:30", None), ("b", "2025-04-03", None))
+    watch_backfilled_periods(now=at("2025-04-04"))
+    cancel_now(subscription=subscription, now=at("2025-04-10"))
+    close_subscription(subscription_id=subscription.pk, until=at("2025-04-11"), now=at("2025-04-11"))
+    roll_up()
+    archive_month(month=MARCH, folder=folder, now=NOW)
+    drop_month(month=MARCH, now=NOW, in_use=month_in_use)
+    void_event(event_id="b", reason="r", author="a", now=at("2025-06-17"))
+    run = start_run(trigger="schedule", until=at("2025-06-17"), now=at("2025-06-17"))
+    work_run(run=run, clock=lambda: at("2025-06-17"))
+    subscription.refresh_from_db()
+    assert "Restore the month" in subscription.parked_reason
+    assert not due_subscriptions(until=at("2025-06-18")).exists()
+    restore_month(month=MARCH)
 
 
 # -- bringing back -------------------------------------------------------------------------------------------
