@@ -228,7 +228,7 @@ def fee_refunds(subscription: Subscription) -> list[ProposedLine]:
         InvoiceLine.objects.filter(subscription=subscription, charge__isnull=True, live=True)
         .filter(kind__in=[LineKind.FEE, LineKind.ADJUSTMENT], period_start__gte=subscription.cancelled_at)
         .values("period_start", "period_end")
-        .annotate(amount=Sum("amount"), quantity=Sum("quantity"))
+        .annotate(amount=Sum("amount"))
         .order_by("period_start")
     )
     price = subscription.price

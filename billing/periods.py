@@ -6,7 +6,7 @@ month to the last end would stay on the 28th for ever.
 
 import calendar
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 INTERVALS = ("Day", "Week", "Month", "Year")
@@ -70,11 +70,3 @@ def index_containing(anchor: datetime, interval: str, every: int, instant: datet
     while add_intervals(anchor, interval, every * (index + 1), time_zone) <= instant:
         index += 1
     return index
-
-
-def local_days(period: Period, time_zone: str) -> list[date]:
-    """Every calendar day of `time_zone` that the period touches, in order."""
-    zone = ZoneInfo(time_zone)
-    first = period.start.astimezone(zone).date()
-    last = (period.end - timedelta(microseconds=1)).astimezone(zone).date()
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]

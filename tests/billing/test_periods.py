@@ -1,13 +1,13 @@
 """Periods counted from their anchor: month ends, leap years, changes of clocks."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.periods import INTERVALS, Period, add_intervals, index_containing, local_days, nth_period
+from billing.periods import INTERVALS, Period, add_intervals, index_containing, nth_period
 
 
 def at(text: str, zone: str = "UTC") -> datetime:
@@ -104,11 +104,6 @@ def test_a_period_holds_its_start_and_not_its_end() -> None:
 def test_a_period_that_ends_before_it_starts_is_refused() -> None:
     with pytest.raises(ValueError, match="must end after it starts"):
         Period(at("2026-01-01"), at("2026-01-01"))
-
-
-def test_it_lists_the_days_of_the_zone() -> None:
-    period = Period(at("2026-03-28T00:00", "Europe/Berlin"), at("2026-03-31T00:00", "Europe/Berlin"))
-    assert local_days(period, "Europe/Berlin") == [date(2026, 3, 28), date(2026, 3, 29), date(2026, 3, 30)]
 
 
 def test_a_date_past_the_calendar_is_an_error_and_not_a_wrong_date() -> None:

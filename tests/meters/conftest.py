@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 import time_machine
-from django.db import connection
 from rest_framework.test import APIClient
 
 from customers.keys import create_api_key
@@ -26,14 +25,6 @@ def call() -> Caller:
         return client
 
     return make
-
-
-@pytest.fixture
-def emptied_log(transactional_db: None) -> Iterator[None]:
-    """For tests that commit: Django empties only tables it made itself, and the log is made by hand."""
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE meters_event, meters_eventkey")
 
 
 def encode(document: object) -> bytes:

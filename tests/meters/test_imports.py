@@ -375,7 +375,6 @@ def test_any_split_gives_the_same_store_and_the_same_counts(
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("emptied_log")
 def test_two_processes_do_not_read_one_file_at_once(file: Any) -> None:
     acme(customer_id="cus_acme")
     path = file(*[line(f"e{index}") for index in range(1500)])
@@ -398,7 +397,6 @@ def test_two_processes_do_not_read_one_file_at_once(file: Any) -> None:
 
 @pytest.mark.faults
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("emptied_log")
 def test_a_killed_import_goes_on_and_every_event_is_there_once(file: Any) -> None:
     acme(customer_id="cus_acme")
     total = 40_000

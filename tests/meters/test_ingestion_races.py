@@ -18,7 +18,7 @@ from meters.models import EventKey
 from meters.partitions import ensure_partitions, month_of, partition_name
 from tests.base import acme, at
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("emptied_log")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 NOW = at("2026-03-10T12:00:00")
 Result = TypeVar("Result")

@@ -20,7 +20,7 @@ from meters.rollups import roll_up
 from meters.usage import quantity
 from tests.base import acme, at, call_meter
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("emptied_log")]
+pytestmark = pytest.mark.django_db(transaction=True)
 
 MARCH, APRIL = date(2025, 3, 1), date(2025, 4, 1)
 START, END = at("2025-03-01"), at("2025-04-01")

@@ -37,7 +37,7 @@ from tests.base import acme
 from tests.conftest import unavailable
 from tests.stack import ROOT, roomy_folder
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("emptied_rollups")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("months")]
 
 Result = TypeVar("Result")
 D = Decimal
@@ -47,12 +47,9 @@ END = BEGIN + timedelta(hours=9, microseconds=1)
 
 
 @pytest.fixture
-def emptied_rollups(emptied_log: None) -> Iterator[None]:
+def months(transactional_db: None) -> None:
     # A month that is made inside a writer's transaction keeps the others waiting for its end; here they must not.
     ensure_partitions(months={month_of(BEGIN), month_of(END)})
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE meters_bucket, meters_bucketvalue")
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Voids beside the roller, beside one another and beside a meter that is just being made: real connections."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -20,13 +20,6 @@ from tests.base import acme
 from tests.meters.test_rollups import DAY, a_meter
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def _emptied(emptied_log: None) -> Iterator[None]:
-    yield
-    with connection.cursor() as cursor:
-        cursor.execute("TRUNCATE meters_bucket, meters_bucketvalue")
 
 
 def store(customer: Customer, count: int) -> None:
