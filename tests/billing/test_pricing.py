@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.pricing import explain, rate_fee, rate_per_unit, waive
+from billing.pricing import ChargeRule, Conventions, PerUnit, RatedLine, Usage, explain, rate, rate_fee, waive
 
 D = Decimal
+
+
+def rate_per_unit(*, quantity: Decimal, free_units: Decimal, price_per_unit: Decimal) -> RatedLine:
+    """The contract's price: each unit beyond the free ones, and nothing below zero."""
+    rule = ChargeRule(PerUnit(price_per_unit), free_units=free_units)
+    return rate(rule, Usage(quantity), conventions=Conventions(below_zero="free"))
 
 
 @pytest.mark.parametrize(
