@@ -428,18 +428,27 @@ def cut_events(meter: Meter, customer: Customer | None, cut: Sequence[tuple[date
 _LOG = Sql("meters_event")
 
 
-def counting_events(meter: Meter, customer: Customer | None, where: Sql, *, source: Sql = _LOG) -> Sql:
-    """Of the events `where`, those that count for the meter, with what each brings."""
+_LIVE = Sql("voided_at IS NULL")
+
+
+def counting_events(
+    meter: Meter, customer: Customer | None, where: Sql, *, source: Sql = _LOG, live: Sql = _LIVE
+) -> Sql:
+    """Of the events `where`, those that count for the meter, with what each brings.
+
+    `live` says which are not void: as of now, unless another instant is asked about.
+    """
     if customer is not None:
         where = compose("customer_id = {} AND {}", value(customer.pk), where)
     events = compose(
         "SELECT customer_id, {} AS groups, timestamp, id, {} AS value, {} AS text FROM {} AS meters_event"
-        " WHERE {} AND voided_at IS NULL AND {}",
+        " WHERE {} AND {} AND {}",
         groups(meter),
         reading(meter),
         canonical(meter.property_key) if meter.aggregation == Aggregation.UNIQUE else Sql("NULL::text"),
         source,
         where,
+        live,
         matches(_tree(meter)),
     )
     return compose("SELECT * FROM ({}) AS reading WHERE value IS NOT NULL", events)
