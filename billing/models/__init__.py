@@ -1,3 +1,13 @@
+from billing.models.balances import (
+    Balance,
+    BalanceEntry,
+    BalanceEntryKind,
+    CreditGrant,
+    GrantEntry,
+    GrantEntryKind,
+)
+from billing.models.corrections import IgnoredCorrection
+from billing.models.credit_notes import CreditNote, CreditNoteCause, CreditNoteLine
 from billing.models.invoices import (
     Invoice,
     InvoiceLine,
@@ -7,15 +17,42 @@ from billing.models.invoices import (
     NumberSeries,
 )
 from billing.models.payments import ChargeType, Payment, PaymentStatus
-from billing.models.products import Charge, Interval, Price, PriceType, Product, TaxCategory
+from billing.models.products import (
+    Alignment,
+    Charge,
+    Corrections,
+    Covers,
+    Interval,
+    Price,
+    PriceType,
+    Product,
+    TaxCategory,
+)
 from billing.models.runs import BillingRun, RunItem, RunOutcome, RunTrigger
-from billing.models.subscriptions import BillingPeriod, Subscription, SubscriptionStatus
+from billing.models.subscriptions import BillingPeriod, Discount, DiscountScope, Subscription, SubscriptionStatus
+from billing.models.terms import BillingProfile, TaxRate
 
 __all__ = [
+    "Alignment",
+    "Balance",
+    "BalanceEntry",
+    "BalanceEntryKind",
     "BillingPeriod",
+    "BillingProfile",
     "BillingRun",
     "Charge",
     "ChargeType",
+    "Corrections",
+    "Covers",
+    "CreditGrant",
+    "CreditNote",
+    "CreditNoteCause",
+    "CreditNoteLine",
+    "Discount",
+    "DiscountScope",
+    "GrantEntry",
+    "GrantEntryKind",
+    "IgnoredCorrection",
     "Interval",
     "Invoice",
     "InvoiceLine",
@@ -34,4 +71,5 @@ __all__ = [
     "Subscription",
     "SubscriptionStatus",
     "TaxCategory",
+    "TaxRate",
 ]

@@ -15,11 +15,12 @@ LARGEST_THRESHOLD = 2**63 - 1
 
 
 class Interval(models.TextChoices):
-    """The contract's words, capitalised as on the wire."""
+    """The contract's words, capitalised as on the wire; the quarter is ours."""
 
     DAY = "Day"
     WEEK = "Week"
     MONTH = "Month"
+    QUARTER = "Quarter"
     YEAR = "Year"
 
 
@@ -36,11 +37,34 @@ class PriceType(models.TextChoices):
     USAGE_BASED = "usage_based_price", "Usage-based"
 
 
+class Alignment(models.TextChoices):
+    """Where billing periods begin."""
+
+    ANNIVERSARY = "anniversary", "On the day the subscription began"
+    CALENDAR = "calendar", "On the first of the calendar's week, month, quarter or year"
+
+
+class Corrections(models.TextChoices):
+    """What becomes of usage that is found after its period was invoiced."""
+
+    ADJUST = "adjust", "An adjustment line on the next invoice"
+    CREDIT_NOTE = "credit_note", "A credit note where too much was billed, an adjustment line where too little"
+    IGNORE = "ignore", "Nothing; the difference is recorded"
+
+
+class Covers(models.TextChoices):
+    """What counts towards a commitment."""
+
+    USAGE = "usage", "Usage"
+    ALL = "all", "Usage and the fee of the same period"
+
+
 class Product(models.Model):
     public_id = PublicIdField("product id", default=new_product_id, editable=False)
     name = models.CharField(max_length=255)
     description = models.TextField(null=True, blank=True)
     tax_category = models.CharField(max_length=30, choices=TaxCategory, default=TaxCategory.SAAS)
+    corrections = models.CharField(max_length=11, choices=Corrections, default=Corrections.ADJUST)
     metadata = models.JSONField(default=dict, blank=True)
     archived_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -73,10 +97,19 @@ class Price(models.Model):
     # Minor units: the price of a one-time product, the fee of each period otherwise.
     fixed_amount = models.DecimalField(max_digits=20, decimal_places=0, default=Decimal(0))
     payment_frequency_count = models.PositiveIntegerField(null=True, blank=True)
-    payment_frequency_interval = models.CharField(max_length=5, choices=Interval, null=True, blank=True)
+    payment_frequency_interval = models.CharField(max_length=7, choices=Interval, null=True, blank=True)
+    # Usage is billed in periods of its own where they are shorter than the fee's (a yearly plan with monthly usage).
+    usage_frequency_count = models.PositiveIntegerField(null=True, blank=True)
+    usage_frequency_interval = models.CharField(max_length=7, choices=Interval, null=True, blank=True)
+    alignment = models.CharField(max_length=11, choices=Alignment, default=Alignment.ANNIVERSARY)
+    # What the customer pays for usage in each usage period at least, in minor units; a line makes up the difference.
+    commitment = models.DecimalField(max_digits=20, decimal_places=0, null=True, blank=True)
+    commitment_covers = models.CharField(max_length=5, choices=Covers, default=Covers.USAGE)
+    # The conventions that differ from billing.pricing's defaults, as billing.pricing.conventions_to_data writes them.
+    conventions = models.JSONField(default=dict, blank=True)
     # The whole life of a subscription; it expires at its end.
     subscription_period_count = models.PositiveIntegerField(null=True, blank=True)
-    subscription_period_interval = models.CharField(max_length=5, choices=Interval, null=True, blank=True)
+    subscription_period_interval = models.CharField(max_length=7, choices=Interval, null=True, blank=True)
     # Days before the first fee; usage inside them is recorded and free.
     trial_period_days = models.PositiveIntegerField(default=0)
     tax_inclusive = models.BooleanField(default=False)
@@ -97,6 +130,14 @@ class Price(models.Model):
                 ),
                 name="price_recurring_has_periods",
             ),
+            models.CheckConstraint(
+                condition=Q(usage_frequency_count__isnull=True, usage_frequency_interval__isnull=True)
+                | Q(usage_frequency_count__gte=1, usage_frequency_interval__isnull=False),
+                name="price_usage_period_is_whole",
+            ),
+            models.CheckConstraint(
+                condition=Q(commitment__isnull=True) | Q(commitment__gt=0), name="price_commitment_positive"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -111,9 +152,12 @@ class Charge(models.Model):
 
     price = models.ForeignKey(Price, on_delete=models.PROTECT, related_name="charges")
     meter = models.ForeignKey(Meter, on_delete=models.PROTECT, related_name="charges")
-    # Minor units per unit: "0.1" is a tenth of a cent.
-    price_per_unit = models.DecimalField(max_digits=17, decimal_places=12)
-    # Units free in each period.
+    # Minor units per unit: "0.1" is a tenth of a cent. Null for a model that has no single price per unit.
+    price_per_unit = models.DecimalField(max_digits=17, decimal_places=12, null=True, blank=True)
+    # How a quantity is priced, as billing.pricing.rule_to_data writes it. Null where the price per unit and the free
+    # units say it all.
+    terms = models.JSONField(null=True, blank=True)
+    # Whole units free in each period, as the contract says them.
     free_threshold = models.BigIntegerField(
         default=0, validators=[MinValueValidator(0), MaxValueValidator(LARGEST_THRESHOLD)]
     )
@@ -123,7 +167,12 @@ class Charge(models.Model):
         ordering = ["price", "position", "id"]
         constraints = [
             models.UniqueConstraint(fields=["price", "meter"], name="charge_one_per_meter"),
-            models.CheckConstraint(condition=Q(price_per_unit__gt=0), name="charge_price_positive"),
+            models.CheckConstraint(
+                condition=Q(price_per_unit__isnull=True) | Q(price_per_unit__gt=0), name="charge_price_positive"
+            ),
+            models.CheckConstraint(
+                condition=Q(price_per_unit__isnull=False) | Q(terms__isnull=False), name="charge_says_its_price"
+            ),
             models.CheckConstraint(condition=Q(free_threshold__gte=0), name="charge_threshold_not_negative"),
             models.CheckConstraint(condition=Q(position__lt=MAX_METERS_PER_PRODUCT), name="charge_at_most_ten"),
             models.UniqueConstraint(fields=["price", "position"], name="charge_one_per_position"),

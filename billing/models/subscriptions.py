@@ -7,7 +7,7 @@ from django.db.models import F, Func, Q
 from django.utils import timezone
 
 from billing.models.products import Price
-from customers.fields import PublicIdField
+from customers.fields import ExactDecimalField, PublicIdField
 from customers.ids import new_subscription_id
 from customers.models import Customer
 
@@ -94,6 +94,9 @@ class BillingPeriod(models.Model):
     start = models.DateTimeField()
     end = models.DateTimeField()
     is_trial = models.BooleanField(default=False)
+    # The uncut period that a partial one is part of: the first of a calendar, or one that ended early. Null otherwise.
+    whole_start = models.DateTimeField(null=True, blank=True)
+    whole_end = models.DateTimeField(null=True, blank=True)
     closed_at = models.DateTimeField(null=True, blank=True)
     # Closed before the lateness window was over, or reached by a backfill: later events may still fall into it, so
     # each later closing compares it with what was billed.
@@ -103,6 +106,11 @@ class BillingPeriod(models.Model):
         ordering = ["-start"]
         constraints = [
             models.CheckConstraint(condition=Q(end__gt=F("start")), name="period_not_empty"),
+            models.CheckConstraint(
+                condition=Q(whole_start__isnull=True, whole_end__isnull=True)
+                | Q(whole_start__lte=F("start"), whole_end__gte=F("end")),
+                name="period_within_its_whole",
+            ),
             models.UniqueConstraint(fields=["subscription", "start"], name="period_one_per_start"),
             ExclusionConstraint(
                 name="periods_do_not_overlap",
@@ -121,3 +129,42 @@ class BillingPeriod(models.Model):
 
     def is_closed(self) -> bool:
         return self.closed_at is not None
+
+
+class DiscountScope(models.TextChoices):
+    ALL = "all", "Fee and usage"
+    USAGE = "usage", "Usage"
+    FEE = "fee", "Fee"
+
+
+class Discount(models.Model):
+    """Taken off what one subscription costs in each period; several are taken one after the other, by `position`."""
+
+    subscription = models.ForeignKey(Subscription, on_delete=models.PROTECT, related_name="discounts")
+    name = models.CharField(max_length=255)
+    # One of the two: a share of what is left, or minor units of each period.
+    percent = ExactDecimalField(null=True, blank=True)
+    amount = models.DecimalField(max_digits=20, decimal_places=0, null=True, blank=True)
+    applies_to = models.CharField(max_length=5, choices=DiscountScope, default=DiscountScope.ALL)
+    position = models.PositiveIntegerField()
+    # Periods that begin in [starts_at, ends_at) are discounted.
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["subscription", "position"]
+        constraints = [
+            models.UniqueConstraint(fields=["subscription", "position"], name="discount_one_per_position"),
+            models.CheckConstraint(
+                condition=Q(percent__gt=0, percent__lte=100, amount__isnull=True)
+                | Q(amount__gt=0, percent__isnull=True),
+                name="discount_percent_or_amount",
+            ),
+            models.CheckConstraint(
+                condition=Q(ends_at__isnull=True) | Q(ends_at__gte=F("starts_at")), name="discount_ends_after_start"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
