@@ -1,4 +1,4 @@
-"""Closing: find what is due, propose what should be billed minus what was, and issue it, once.
+"""Closing: find what is due, bill what billing.proposals proposes for it, once; drafts, and invoices made anew.
 
 One transaction a subscription. The row lock keeps two closers apart, the constraints `line_billed_once` and
 `invoice_one_per_period` keep the promise even where the code would not, and a killed process leaves nothing behind.
@@ -12,16 +12,34 @@ from decimal import Decimal
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from billing.invoices import ProposedLine, issue_invoice, propose_line, total_of
+from billing.corrections import apply_corrections, count_anew
+from billing.credits import lock_holdings
+from billing.invoices import (
+    InvoiceNotDraft,
+    InvoiceNotVoidable,
+    ProposedLine,
+    add_lines,
+    address_for,
+    draft_invoice,
+    drafts_to_issue,
+    hold_invoice,
+    issue_draft,
+    issue_invoice,
+    settle_draft,
+    total_of,
+    void_invoice,
+)
 from billing.models import (
     BillingPeriod,
+    BillingProfile,
     BillingRun,
     Charge,
     Invoice,
     InvoiceLine,
     InvoiceReason,
+    InvoiceStatus,
     LineKind,
     RunItem,
     RunOutcome,
@@ -29,14 +47,14 @@ from billing.models import (
     Subscription,
 )
 from billing.models.subscriptions import RUNNING
-from billing.money import add, format_amount, format_units
-from billing.pricing import RatedLine, rate_fee, rate_per_unit, waive
-from billing.subscriptions import advance, current_period, fee_line, lock_subscription, park, reason_of
+from billing.money import add
+from billing.profiles import profile_of
+from billing.proposals import corrections_of, fee_of, propose, refunds, usage_lines
+from billing.subscriptions import advance, current_period, lock_subscription, park, reason_of
 from customers.errors import DomainError
+from meters.evidence import IngestionBusy
 from meters.ingestion import wait_for_ingestion_in_flight
-from meters.models import Aggregation, Backfill, Meter
-from meters.partitions import MonthArchived
-from meters.usage import quantity
+from meters.models import Backfill
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +65,39 @@ EARLIEST_BILLING = datetime(1900, 1, 1, tzinfo=UTC)
 SCHEDULED_RUN_LOCK = 0x6D62_0002
 
 
-class CreditOwed(DomainError):
-    """A correction would make an invoice negative, and the subscription is over."""
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What an invoice comes to as it would be settled now: after prepaid credit and tax, and what the balance pays.
+
+    A draft says so: it is settled again when it is issued, and only then takes from the balance.
+    """
+
+    subtotal: Decimal
+    credit: Decimal
+    tax: Decimal
+    total: Decimal
+    balance: Decimal
+    is_draft: bool
+
+    @property
+    def due(self) -> Decimal:
+        return add(self.total, -self.balance)
+
+    @property
+    def tax_added(self) -> Decimal:
+        """The part of the tax that is not included in the prices."""
+        return add(self.total, self.credit, -self.subtotal)
+
+    @classmethod
+    def of(cls, invoice: Invoice) -> "Settlement":
+        return cls(
+            subtotal=invoice.subtotal,
+            credit=invoice.credit,
+            tax=invoice.tax,
+            total=invoice.total,
+            balance=invoice.balance,
+            is_draft=invoice.status == InvoiceStatus.DRAFT,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +110,12 @@ class ProposedInvoice:
     period_end: datetime
     currency: str
     lines: tuple[ProposedLine, ...]
+    # Known to a preview, which issues it and takes that back.
+    settled: Settlement | None = None
 
     @property
     def total(self) -> Decimal:
+        """What the lines cost together, before credit and tax."""
         return total_of(self.lines)
 
 
@@ -112,213 +164,46 @@ def watch_backfilled_periods(*, now: datetime) -> int:
     return marked
 
 
-# -- what should be billed ----------------------------------------------------------------------------------
-
-
-def usage_lines(
-    subscription: Subscription, period: BillingPeriod, *, so_far: datetime | None = None
-) -> list[ProposedLine]:
-    """The usage of one period, rated: one line a charge, also where nothing was used.
-
-    With `so_far`, a level (weighted_sum) has held until that instant and not yet until the period's end.
-    """
-    price = subscription.price
-    charges = list(price.charges.select_related("meter"))
-    used = {
-        charge.meter_id: quantity(
-            meter=charge.meter,
-            customer=subscription.customer,
-            start=period.start,
-            end=_held_until(charge.meter, period, so_far),
-        )
-        for charge in charges
-    }
-    return [_usage_line(subscription, period, charge, used[charge.meter_id]) for charge in charges]
-
-
-def _held_until(meter: Meter, period: BillingPeriod, so_far: datetime | None) -> datetime:
-    if so_far is None or meter.aggregation != Aggregation.WEIGHTED_SUM:
-        return period.end
-    return max(period.start, min(period.end, so_far))
-
-
-def _rate(period: BillingPeriod, charge: Charge, quantity: Decimal) -> RatedLine:
-    rated = rate_per_unit(
-        quantity=quantity, free_units=Decimal(charge.free_threshold), price_per_unit=charge.price_per_unit
-    )
-    return waive(rated, because="free during the trial") if period.is_trial else rated
-
-
-def _usage_line(subscription: Subscription, period: BillingPeriod, charge: Charge, quantity: Decimal) -> ProposedLine:
-    return propose_line(
-        _rate(period, charge, quantity),
-        kind=LineKind.USAGE,
-        description=charge.meter.name,
-        product=subscription.price.product,
-        currency=subscription.price.currency,
-        subscription=subscription,
-        charge=charge,
-        period_start=period.start,
-        period_end=period.end,
-    )
-
-
-def adjustment_lines(subscription: Subscription, period: BillingPeriod) -> list[ProposedLine]:
-    """What a closed period should have cost by now, minus what was billed for it: a line a charge that differs."""
-    lines = []
-    for should in usage_lines(subscription, period):
-        billed = InvoiceLine.objects.filter(
-            subscription=subscription,
-            charge=should.charge,
-            period_start=period.start,
-            kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT],
-        ).aggregate(
-            quantity=Sum("quantity"),
-            billable=Sum("billable_units"),
-            exact=Sum("exact_amount"),
-            amount=Sum("amount"),
-        )
-        # Void lines count as billed: an invoice that was taken back is not billed again by itself.
-        if billed["amount"] is not None and billed["amount"] != should.amount:
-            lines.append(_adjustment(subscription, should, billed))
-    return lines
-
-
-def _adjustment(subscription: Subscription, should: ProposedLine, billed: dict[str, Decimal]) -> ProposedLine:
-    currency = subscription.price.currency
-    quantity = add(should.quantity, -billed["quantity"])
-    amount = add(should.amount, -billed["amount"])
-    text = (
-        f"{format_units(should.quantity)} {should.measurement_unit} by now, which is "
-        f"{format_amount(should.amount, currency)}; billed so far {format_units(billed['quantity'])} for "
-        f"{format_amount(billed['amount'], currency)}: {format_amount(amount, currency)}"
-    )
-    return ProposedLine(
-        kind=LineKind.ADJUSTMENT,
-        description=f"{should.description}, adjustment",
-        product=should.product,
-        subscription=subscription,
-        charge=should.charge,
-        period_start=should.period_start,
-        period_end=should.period_end,
-        quantity=quantity,
-        free_units=Decimal(0),
-        billable_units=add(should.billable_units, -billed["billable"]),
-        unit_price=should.unit_price,
-        exact_amount=add(should.exact_amount, -billed["exact"]),
-        amount=amount,
-        measurement_unit=should.measurement_unit,
-        explanation={
-            "model": "adjustment",
-            "should_quantity": should.explanation["quantity"],
-            "should_amount": should.explanation["amount"],
-            "billed_quantity": str(billed["quantity"]),
-            "billed_amount": str(billed["amount"]),
-            "amount": str(amount),
-            "text": text,
-        },
-    )
-
-
-def fee_refunds(subscription: Subscription) -> list[ProposedLine]:
-    """Fees billed for periods that a cancellation kept from beginning (closed early, then cancelled), taken back."""
-    if subscription.cancelled_at is None:
-        return []
-    billed = (
-        InvoiceLine.objects.filter(subscription=subscription, charge__isnull=True, live=True)
-        .filter(kind__in=[LineKind.FEE, LineKind.ADJUSTMENT], period_start__gte=subscription.cancelled_at)
-        .values("period_start", "period_end")
-        .annotate(amount=Sum("amount"))
-        .order_by("period_start")
-    )
-    price = subscription.price
-    lines = []
-    for row in billed:
-        if row["amount"] == 0:
-            continue
-        refund = rate_fee(quantity=Decimal(1), fee=-row["amount"])
-        line = propose_line(
-            refund,
-            kind=LineKind.ADJUSTMENT,
-            description=f"{price.product.name}, a period that did not begin",
-            product=price.product,
-            currency=price.currency,
-            subscription=subscription,
-            period_start=row["period_start"],
-            period_end=row["period_end"],
-        )
-        lines.append(line)
-    return lines
-
-
-def _as_much_as_fits(lines: list[ProposedLine], corrections: Sequence[ProposedLine], currency: str) -> Decimal:
-    """Add the corrections to the lines, and of credits as much as leaves the total at zero or above.
-
-    Returns the credit that did not fit. It is not lost: the next proposal finds the same difference again, less what
-    was credited here.
-    """
-    left = Decimal(0)
-    # Charges first, so that credits find as much as possible to be taken from.
-    for line in sorted(corrections, key=lambda correction: correction.amount < 0):
-        room = -total_of(lines)
-        if line.amount >= room:
-            lines.append(line)
-            continue
-        left = add(left, line.amount, -room)
-        if room < 0:
-            text = (
-                f"{line.explanation['text']}. Credited here: {format_amount(room, currency)}; the rest follows on the "
-                "next invoice"
-            )
-            explanation = {**line.explanation, "amount": str(room), "text": text}
-            lines.append(replace(line, amount=room, exact_amount=room, explanation=explanation))
-    return left
-
-
 # -- doing it -----------------------------------------------------------------------------------------------
 
 
 def _close_all(
-    subscription: Subscription, *, until: datetime, now: datetime, complete_as_of: datetime, run: BillingRun | None
+    subscription: Subscription,
+    *,
+    until: datetime,
+    now: datetime,
+    complete_as_of: datetime,
+    run: BillingRun | None,
+    prove: bool = True,
 ) -> Iterator[tuple[ProposedInvoice, Invoice]]:
-    """Close each period that is due, oldest first, and issue its invoice. The subscription row must be locked.
+    """Close each period that is due, oldest first, and bill it. The subscription row must be locked.
 
     Every event accepted before `complete_as_of` is visible: a period whose lateness window was over by then is complete
     and compared for the last time, any other stays watched.
     """
+    lock_holdings(customer=subscription.customer, currency=subscription.price.currency)
     advance(subscription, until=until)
-    periods = list(subscription.periods.select_for_update().order_by("start"))
-    _watch_unseen_backfills(subscription, periods, complete_as_of)
-    by_start = {period.start: period for period in periods}
+    unseen = list(Backfill.objects.filter(customer=subscription.customer_id, seen_at__isnull=True))
+    periods = _to_look_at(subscription, unseen)
+    _watch(periods, unseen, complete_as_of)
     cutoff = until - settings.LATENESS_WINDOW
     due = [period for period in periods if period.closed_at is None and period.end <= cutoff]
     for period in due:
-        lines: list[ProposedLine] = []
-        following = by_start.get(period.end)
-        if following is not None and not following.is_trial and subscription.price.fixed_amount > 0:
-            lines.append(fee_line(subscription, following))
-        lines += usage_lines(subscription, period)
-        _correct(subscription, lines, periods, complete_as_of)
+        lines = propose(subscription, periods=[period], fees_until=period.end, prove=prove)
+        lines += _corrected(subscription, periods, now=now, complete_as_of=complete_as_of, prove=prove)
         window_over = period.end + settings.LATENESS_WINDOW
         period.closed_at = now
         period.watch_until = window_over if complete_as_of < window_over else None
         period.save(update_fields=["closed_at", "watch_until"])
         # A period without a line sold nothing by meter and ends the subscription: there is nothing to print.
         if lines:
-            yield _issue(subscription, InvoiceReason.CYCLE, period, lines, now=now, run=run)
-    watched = [period for period in periods if period.closed_at is not None and period.watch_until is not None]
+            yield _bill(subscription, InvoiceReason.CYCLE, period, lines, now=now, run=run)
+    watched = _watched(periods)
     if watched and not due and not subscription.is_running():
-        lines = []
-        left = _correct(subscription, lines, periods, complete_as_of)
+        lines = _corrected(subscription, periods, now=now, complete_as_of=complete_as_of, prove=prove)
         if lines:
-            yield _issue(subscription, InvoiceReason.CORRECTION, watched[-1], lines, now=now, run=run)
-        elif left:
-            amount = format_amount(-left, subscription.price.currency)
-            raise CreditOwed(
-                f"{amount} too much was billed, and no further invoice is left to take it from. Give it back by hand, "
-                "then try again: that counts it as settled."
-            )
-        elif any(period.watch_until is not None and period.watch_until <= complete_as_of for period in watched):
+            yield _bill(subscription, InvoiceReason.CORRECTION, watched[-1], lines, now=now, run=run)
+        elif any(period.watch_until <= complete_as_of for period in _watched(periods) if period.watch_until):
             # Parked, so that not every tick of the schedule begins a run for it.
             raise DomainError(
                 "It cannot be compared with what was billed, because a month it needs has left the log. Restore the "
@@ -326,43 +211,56 @@ def _close_all(
             )
 
 
-def _watch_unseen_backfills(subscription: Subscription, periods: Iterable[BillingPeriod], now: datetime) -> None:
+def _watched(periods: Iterable[BillingPeriod]) -> list[BillingPeriod]:
+    return [period for period in periods if period.closed_at is not None and period.watch_until is not None]
+
+
+def _to_look_at(subscription: Subscription, unseen: Sequence[Backfill]) -> list[BillingPeriod]:
+    """The periods that may have something to bill, oldest first, locked: not all that were ever settled."""
+    wanted = Q(closed_at__isnull=True) | Q(watch_until__isnull=False)
+    if unseen:
+        wanted |= Q(start__lte=max(one.last for one in unseen), end__gt=min(one.first for one in unseen))
+    return list(subscription.periods.select_for_update().filter(wanted).order_by("start"))
+
+
+def _watch(periods: Iterable[BillingPeriod], unseen: Iterable[Backfill], now: datetime) -> None:
     """Watch what a backfill reached that no run has looked at yet; in memory only, so that a preview does so too."""
-    for backfill in Backfill.objects.filter(customer=subscription.customer_id, seen_at__isnull=True):
+    for backfill in unseen:
         for period in periods:
             if period.watch_until is None and period.start <= backfill.last and period.end > backfill.first:
                 period.watch_until = now
 
 
-def _correct(
+def _corrected(
     subscription: Subscription,
-    lines: list[ProposedLine],
     periods: Iterable[BillingPeriod],
+    *,
+    now: datetime,
     complete_as_of: datetime,
-) -> Decimal:
-    """Add what earlier periods should have cost and were not billed; returns the credit that did not fit."""
-    watched = [period for period in periods if period.closed_at is not None and period.watch_until is not None]
-    found: list[ProposedLine] = []
-    unreadable: set[int] = set()
-    for period in watched:
-        try:
-            found += adjustment_lines(subscription, period)
-        except MonthArchived as error:
-            # It begins or ends inside an hour of a month that left the log, and a void or a backfill came beside it.
-            # It stays watched, so that it is corrected once the month is restored; what is due goes on meanwhile.
-            unreadable.add(period.pk)
-            logger.warning("the closed period %s cannot be compared with what was billed: %s", period, error.message)
-    left = _as_much_as_fits(lines, [*found, *fee_refunds(subscription)], subscription.price.currency)
-    for period in watched:
-        if period.pk in unreadable:
-            continue
-        if not left and period.watch_until is not None and period.watch_until <= complete_as_of:
+    prove: bool,
+) -> list[ProposedLine]:
+    """What earlier periods should have cost and were not billed, as the product wants it: the lines to bill.
+
+    A credit note is given, and what is ignored is recorded, here and now. A period that is still a draft is left to it,
+    and need not be watched for that: the draft follows the usage until it is issued.
+    """
+    if not _watched(periods) and subscription.cancelled_at is None:
+        return []
+    in_draft = set(
+        InvoiceLine.objects.filter(subscription=subscription, invoice__status=InvoiceStatus.DRAFT)
+        .exclude(kind=LineKind.FEE)
+        .values_list("period_start", flat=True)
+    )
+    watched = [period for period in _watched(periods) if period.start not in in_draft]
+    found = corrections_of(subscription, watched, prove=prove)
+    for period in _watched(periods):
+        if period.pk not in found.unreadable and period.watch_until and period.watch_until <= complete_as_of:
             period.watch_until = None
             period.save(update_fields=["watch_until"])
-    return left
+    return apply_corrections(subscription, found.lines, periods=watched, now=now)
 
 
-def _issue(
+def _bill(
     subscription: Subscription,
     reason: str,
     period: BillingPeriod,
@@ -371,20 +269,205 @@ def _issue(
     now: datetime,
     run: BillingRun | None,
 ) -> tuple[ProposedInvoice, Invoice]:
+    """Issue the lines, or put them into a draft where the customer's invoices are reviewed or combined."""
     currency = subscription.price.currency
+    customer = subscription.customer
     proposed = ProposedInvoice(subscription, reason, period.start, period.end, currency, tuple(lines))
-    invoice = issue_invoice(
-        customer=subscription.customer,
-        subscription=subscription,
-        reason=reason,
-        currency=currency,
-        lines=lines,
-        period_start=period.start,
-        period_end=period.end,
-        now=now,
-        run=run,
-    )
+    profile = profile_of(customer)
+    grace = settings.INVOICE_GRACE if profile.grace_hours is None else timedelta(hours=profile.grace_hours)
+    # One that others of the same run may still join is issued when the run is done.
+    joinable = profile.combine_invoices and run is not None
+    at_once = not grace and not profile.needs_approval and not joinable
+    invoice = _combined_draft(subscription, run) if profile.combine_invoices else None
+    if invoice is None:
+        invoice = draft_invoice(
+            customer=customer,
+            subscription=None if profile.combine_invoices else subscription,
+            reason=reason,
+            currency=currency,
+            lines=lines,
+            period_start=period.start,
+            period_end=period.end,
+            now=now,
+            run=run,
+            issue_at=now + grace,
+            settle=not at_once,
+        )
+        if profile.needs_approval:
+            hold_invoice(invoice=invoice, reason="Waits for approval.", now=now)
+    else:
+        add_lines(invoice=invoice, lines=lines, now=now)
+        _widen(invoice, period)
+        if profile.needs_approval and invoice.held_at is None:
+            hold_invoice(invoice=invoice, reason="More was added: it waits for approval again.", now=now)
+    if at_once:
+        issue_draft(invoice=invoice, now=now)
     return proposed, invoice
+
+
+def _combined_draft(subscription: Subscription, run: BillingRun | None) -> Invoice | None:
+    """The draft of this run that the customer's subscriptions share, of one currency and one billing address.
+
+    Whoever looks holds the customer's profile, so that two workers do not both begin one.
+    """
+    customer = subscription.customer
+    BillingProfile.objects.select_for_update().get(customer=customer)
+    if run is None:
+        return None
+    return (
+        Invoice.objects.select_for_update()
+        .filter(
+            customer=customer,
+            currency=subscription.price.currency,
+            customer_address=address_for(customer, subscription),
+            run=run,
+            subscription__isnull=True,
+            status=InvoiceStatus.DRAFT,
+            reason=InvoiceReason.CYCLE,
+        )
+        .first()
+    )
+
+
+def _widen(invoice: Invoice, period: BillingPeriod) -> None:
+    """Let the invoice's period cover this one too."""
+    invoice.period_start = min(invoice.period_start or period.start, period.start)
+    invoice.period_end = max(invoice.period_end or period.end, period.end)
+    invoice.save(update_fields=["period_start", "period_end"])
+
+
+# -- drafts, and invoices made anew ---------------------------------------------------------------------------
+
+
+def issue_due_drafts(*, clock: Callable[[], datetime]) -> int:
+    """Issue each draft whose time has come, with the usage as it is then. Returns how many.
+
+    One that cannot be issued is held with the reason, and the rest go on.
+    """
+    issued = 0
+    for pk in list(drafts_to_issue(now=clock()).order_by("pk").values_list("pk", flat=True)):
+        try:
+            with transaction.atomic():
+                issued += _issue_due_draft(pk, clock())
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            logger.exception("the draft %s is held", pk)
+            draft = Invoice.objects.filter(pk=pk, status=InvoiceStatus.DRAFT).first()
+            if draft is not None:
+                hold_invoice(invoice=draft, reason=reason_of(error), now=clock())
+    return issued
+
+
+def _issue_due_draft(pk: int, now: datetime) -> bool:
+    subscriptions = _lock_subscriptions_of(pk)
+    invoice = drafts_to_issue(now=now).select_for_update(of=("self",), skip_locked=True).filter(pk=pk).first()
+    if invoice is None:
+        return False
+    _refresh(invoice, subscriptions, now)
+    if not invoice.lines.exists():
+        # The difference it was to bill has gone: a number is for what is printed.
+        invoice.delete()
+        return False
+    issue_draft(invoice=invoice, now=now)
+    return True
+
+
+@transaction.atomic
+def issue_now(*, invoice: Invoice, now: datetime) -> None:
+    """Issue a draft before its time, with the usage as it is now."""
+    subscriptions = _lock_subscriptions_of(invoice.pk)
+    row = Invoice.objects.select_for_update().get(pk=invoice.pk)
+    if row.status == InvoiceStatus.DRAFT and row.held_at is None:
+        _refresh(row, subscriptions, now)
+        if not row.lines.exists():
+            raise DomainError("Nothing is left to bill of this draft; it goes when its time comes.")
+    issue_draft(invoice=row, now=now)
+    invoice.refresh_from_db()
+
+
+@transaction.atomic
+def refresh_draft(*, invoice: Invoice, now: datetime) -> None:
+    """Make the draft's lines anew from the usage as it is now."""
+    subscriptions = _lock_subscriptions_of(invoice.pk)
+    row = Invoice.objects.select_for_update().get(pk=invoice.pk)
+    if row.status != InvoiceStatus.DRAFT:
+        raise InvoiceNotDraft(f"{row} is {row.get_status_display().lower()} and no draft any more.")
+    _refresh(row, subscriptions, now)
+    invoice.refresh_from_db()
+
+
+def _lock_subscriptions_of(invoice_id: int) -> list[Subscription]:
+    """The subscriptions on the invoice, locked in a fixed order, and the customer's money, before the invoice is: as
+    closing does."""
+    found = (
+        InvoiceLine.objects.filter(invoice=invoice_id, subscription__isnull=False)
+        .order_by("subscription")
+        .values_list("subscription", flat=True)
+        .distinct()
+    )
+    locked = [lock_subscription(pk) for pk in sorted(set(found))]
+    invoice = Invoice.objects.select_related("customer").get(pk=invoice_id)
+    lock_holdings(customer=invoice.customer, currency=invoice.currency)
+    return [subscription for subscription in locked if subscription is not None]
+
+
+def _refresh(invoice: Invoice, subscriptions: Sequence[Subscription], now: datetime) -> None:
+    if not subscriptions:
+        settle_draft(invoice=invoice, now=now)
+        return
+    # Only theirs: another of the run may have joined while these were locked, and its lines are new.
+    lines_of_these = invoice.lines.filter(subscription__in=subscriptions)
+    were = list(lines_of_these.order_by("position"))
+    lines_of_these.delete()
+    lines = [line for subscription in subscriptions for line in _bill_again(subscription, were)]
+    add_lines(invoice=invoice, lines=lines, now=now)
+
+
+def _bill_again(subscription: Subscription, were: Sequence[InvoiceLine]) -> list[ProposedLine]:
+    """What these lines, which count no more, were for, proposed anew by what is known now."""
+    mine = [line for line in were if line.subscription_id == subscription.pk]
+    starts = [(line, line.period_start) for line in mine if line.period_start is not None]
+    fees = [start for line, start in starts if LineKind.FEE in (line.kind, line.adjusts)]
+    touched = {start for line, start in starts if LineKind.FEE not in (line.kind, line.adjusts)}
+    periods = subscription.periods.filter(start__in=touched, closed_at__isnull=False).order_by("start")
+    lines = propose(subscription, periods=periods, fees_until=max(fees) if fees else None, prove=True)
+    return lines + refunds(subscription)
+
+
+@transaction.atomic
+def regenerate_invoice(*, invoice: Invoice, reason: str, now: datetime) -> Invoice:
+    """Make an invoice void, and bill what it billed anew, by the usage and the terms as they are now.
+
+    `InvoiceNotVoidable` where it cannot be taken back, or where nothing is left to bill.
+    """
+    subscriptions = _lock_subscriptions_of(invoice.pk)
+    if not subscriptions:
+        raise InvoiceNotVoidable(f"{invoice} bills no subscription: void it, and charge the customer again.")
+    void_invoice(invoice=invoice, reason=reason, now=now, bill_again=True)
+    were = list(invoice.lines.order_by("position"))
+    for subscription in subscriptions:
+        whole = [line for line in were if line.kind in (LineKind.USAGE, LineKind.COMMITMENT)]
+        starts = {line.period_start for line in whole if line.subscription_id == subscription.pk}
+        count_anew(subscription, starts, now=now)
+    lines = [line for subscription in subscriptions for line in _bill_again(subscription, were)]
+    if not lines:
+        raise InvoiceNotVoidable(f"Nothing is left to bill of {invoice}: void it instead.")
+    return issue_invoice(
+        customer=invoice.customer,
+        subscription=invoice.subscription,
+        reason=invoice.reason,
+        currency=invoice.currency,
+        lines=lines,
+        period_start=invoice.period_start,
+        period_end=invoice.period_end,
+        now=now,
+        run=invoice.run,
+        replaces=invoice,
+    )
+
+
+# -- one subscription ---------------------------------------------------------------------------------------
 
 
 def close_subscription(
@@ -420,8 +503,8 @@ def preview_subscription(*, subscription_id: int, until: datetime, now: datetime
         with transaction.atomic():
             subscription = lock_subscription(subscription_id)
             if subscription is not None:
-                closings = _close_all(subscription, until=until, now=now, complete_as_of=now, run=None)
-                proposed = [proposal for proposal, _ in closings]
+                closings = _close_all(subscription, until=until, now=now, complete_as_of=now, run=None, prove=False)
+                proposed = [replace(proposal, settled=Settlement.of(invoice)) for proposal, invoice in closings]
             raise _NothingSaved
     except _NothingSaved:
         return proposed
@@ -539,7 +622,12 @@ def work_run(
 def finish_run(*, run: BillingRun, now: datetime) -> None:
     """Close the book on a run none of whose items is pending any more."""
     pending = RunItem.objects.filter(run=OuterRef("pk"), outcome=RunOutcome.PENDING)
-    BillingRun.objects.filter(pk=run.pk, finished_at__isnull=True).exclude(Exists(pending)).update(finished_at=now)
+    finished = (
+        BillingRun.objects.filter(pk=run.pk, finished_at__isnull=True).exclude(Exists(pending)).update(finished_at=now)
+    )
+    if finished:
+        # What waited for others of the run to join it.
+        issue_due_drafts(clock=lambda: now)
 
 
 def unfinished_runs() -> QuerySet[BillingRun]:
@@ -562,8 +650,10 @@ def _work_next(run: BillingRun, clock: Callable[[], datetime], complete_as_of: d
                 run=run,
             )
             _finish(item, RunOutcome.CLOSED if invoices else RunOutcome.NOTHING, "", clock())
-    except (OperationalError, InterfaceError):
-        raise  # the database went away or chose a deadlock's victim: nothing was done, the task is tried again
+    except (OperationalError, InterfaceError, IngestionBusy):
+        # The database went away or chose a deadlock's victim, or a batch of events takes long to be stored: nothing was
+        # done, nothing is wrong with this subscription, and the task is tried again.
+        raise
     except Exception as error:
         if item is None:
             raise
@@ -610,18 +700,20 @@ def running_usage(*, subscription: Subscription, now: datetime) -> RunningUsage 
     if period is None:
         return None
     price = subscription.price
-    fee = Decimal(0) if period.is_trial else price.fixed_amount * subscription.quantity
+    fee = fee_of(subscription, period)
     return RunningUsage(period, tuple(usage_lines(subscription, period, so_far=now)), fee, price.currency)
 
 
 @dataclass(frozen=True, slots=True)
 class ChargeUsage:
-    """One meter of one period: what was consumed, and what it came to."""
+    """One meter of one period: what was consumed, and what it came to. `texts` say how, a sentence a line."""
 
     charge: Charge
     consumed_units: Decimal
+    free_units: Decimal
     chargeable_units: Decimal
     amount: Decimal
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -630,6 +722,8 @@ class PeriodUsage:
 
     period: BillingPeriod
     charges: tuple[ChargeUsage, ...]
+    # What was billed to fill a commitment up.
+    commitment: Decimal
     invoice: Invoice | None
     currency: str
 
@@ -662,25 +756,39 @@ def _period_usage(
     subscription: Subscription, period: BillingPeriod, meter_id: str | None, now: datetime
 ) -> PeriodUsage:
     if period.is_closed() and (found := _billed_usage(subscription, period)):
-        charges, invoice = found
+        charges, commitment, invoice = found
     else:
         charges = [
-            ChargeUsage(line.charge, line.quantity, line.billable_units, line.amount)
+            ChargeUsage(
+                line.charge,
+                line.quantity,
+                line.free_units,
+                line.billable_units,
+                line.amount,
+                (line.explanation["text"],),
+            )
             for line in usage_lines(subscription, period, so_far=now)
             if line.charge is not None
         ]
-        invoice = None
+        commitment, invoice = Decimal(0), None
     if meter_id is not None:
         charges = [charge for charge in charges if charge.charge.meter.public_id == meter_id]
-    return PeriodUsage(period, tuple(charges), invoice, subscription.price.currency)
+    return PeriodUsage(period, tuple(charges), commitment, invoice, subscription.price.currency)
 
 
-def _billed_usage(subscription: Subscription, period: BillingPeriod) -> tuple[list[ChargeUsage], Invoice | None] | None:
+def _billed_usage(
+    subscription: Subscription, period: BillingPeriod
+) -> tuple[list[ChargeUsage], Decimal, Invoice | None] | None:
     lines = list(
         InvoiceLine.objects.filter(
             subscription=subscription,
             period_start=period.start,
-            kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT],
+            counts=True,
+        )
+        .filter(
+            Q(kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT], charge__isnull=False)
+            | Q(kind=LineKind.COMMITMENT)
+            | Q(adjusts=LineKind.COMMITMENT)
         )
         .select_related("charge__meter", "invoice")
         .order_by("charge__position", "pk")
@@ -688,13 +796,20 @@ def _billed_usage(subscription: Subscription, period: BillingPeriod) -> tuple[li
     if not lines:
         return None
     charges: dict[int, ChargeUsage] = {}
+    commitment = Decimal(0)
     for line in lines:
-        assert line.charge is not None, "usage is billed by charge"  # noqa: S101
+        if line.charge is None:
+            commitment = add(commitment, line.amount)
+            continue
         so_far = charges.get(line.charge.pk)
         charges[line.charge.pk] = ChargeUsage(
             line.charge,
             add(line.quantity, so_far.consumed_units if so_far else Decimal(0)),
+            add(line.free_units, so_far.free_units if so_far else Decimal(0)),
             add(line.billable_units, so_far.chargeable_units if so_far else Decimal(0)),
             add(line.amount, so_far.amount if so_far else Decimal(0)),
+            (*(so_far.texts if so_far else ()), str(line.explanation.get("text", ""))),
         )
-    return list(charges.values()), next((line.invoice for line in lines if line.kind == LineKind.USAGE), None)
+    # A draft is no invoice yet for whoever asks what was billed.
+    issued = (line.invoice for line in lines if line.kind == LineKind.USAGE and line.invoice.number is not None)
+    return list(charges.values()), commitment, next(issued, None)

@@ -1,23 +1,37 @@
 """Products and the versions of their prices."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from django.db import transaction
 
-from billing.models import Charge, Interval, Price, PriceType, Product, TaxCategory
+from billing.models import Alignment, Charge, Corrections, Covers, Interval, Price, PriceType, Product, TaxCategory
 from billing.models.products import LARGEST_THRESHOLD, MAX_METERS_PER_PRODUCT
 from billing.money import is_currency
+from billing.periods import Rule, why_not_nested
+from billing.pricing import (
+    ByDimension,
+    ChargeRule,
+    Conventions,
+    PerUnit,
+    PricingInvalid,
+    conventions_from_data,
+    conventions_to_data,
+    rule_from_data,
+    rule_to_data,
+)
 from customers.errors import DomainError
 from meters.models import Meter
 
 # A fee of a billion billions of minor units is a typing error.
+# Ways to round tax that move prices which contain it by a unit.
+_MOVING_PRICES = ("invoice_net", "invoice_gross")
 LARGEST_FEE = Decimal(10) ** 15
 MAX_TRIAL_DAYS = 10_000
-_DAYS = {"Day": 1, "Week": 7, "Month": 30, "Year": 365}
+_DAYS = {"Day": 1, "Week": 7, "Month": 30, "Quarter": 91, "Year": 365}
 # The contract's longest subscription is 20 years; we only keep dates inside the calendar.
 _LONGEST_DAYS = 100 * 366
 
@@ -33,14 +47,43 @@ class ProductArchived(DomainError):
 
 @dataclass(frozen=True, slots=True)
 class ChargeTerms:
-    """A meter with its price per unit (minor units) and the units free in each period."""
+    """A meter and how its quantity is priced: a price per unit (minor units) with whole free units, or any other rule.
+
+    `other` is None where the price per unit and the free units say it all. Beside it they are what the rule says of
+    them: no price per unit for a model that has no single one.
+    """
 
     meter: Meter
-    price_per_unit: Decimal
+    price_per_unit: Decimal | None = None
     free_threshold: int = 0
+    other: ChargeRule | None = None
+
+    @classmethod
+    def of(cls, meter: Meter, rule: ChargeRule) -> "ChargeTerms":
+        """The terms of a rule, in the contract's words as far as they go."""
+        price = rule.price.unit_price if isinstance(rule.price, PerUnit) else None
+        whole = rule.free_units == rule.free_units.to_integral_value() and rule.free_units <= LARGEST_THRESHOLD
+        free = int(rule.free_units) if whole else 0
+        plain = price is not None and rule == ChargeRule(PerUnit(price), free_units=Decimal(free))
+        return cls(meter, price, free, None if plain else rule)
+
+    @property
+    def rule(self) -> ChargeRule:
+        """The same as billing.pricing takes it."""
+        if self.other is not None:
+            return self.other
+        assert self.price_per_unit is not None, "checked when it was made"  # noqa: S101
+        return ChargeRule(PerUnit(self.price_per_unit), free_units=Decimal(self.free_threshold))
 
     def __post_init__(self) -> None:
+        self._check_dimensions()
         price = self.price_per_unit
+        if price is None:
+            if self.other is None:
+                raise PriceInvalid(f"“{self.meter.name}” needs a price.")
+            if self.free_threshold < 0:
+                raise PriceInvalid(f"The free threshold of “{self.meter.name}” must not be below zero.")
+            return
         if not price.is_finite() or price <= 0:
             raise PriceInvalid(f"The price per unit of “{self.meter.name}” must be above zero.")
         if price >= 100_000 or (price.as_tuple().exponent < -12 and price != round(price, 12)):  # type: ignore[operator]
@@ -50,6 +93,16 @@ class ChargeTerms:
             )
         if not 0 <= self.free_threshold <= LARGEST_THRESHOLD:
             raise PriceInvalid(f"The free threshold of “{self.meter.name}” must lie between 0 and {LARGEST_THRESHOLD}.")
+
+    def _check_dimensions(self) -> None:
+        if self.other is None or not isinstance(self.other.price, ByDimension):
+            return
+        missing = [key for key in self.other.price.keys if key not in self.meter.group_by]
+        if missing:
+            raise PriceInvalid(
+                f"“{self.meter.name}” does not keep its usage by “{missing[0]}”, so it cannot be priced by it. Use a "
+                "meter that groups by this key."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +119,15 @@ class PriceTerms:
     trial_period_days: int = 0
     tax_inclusive: bool = False
     charges: tuple[ChargeTerms, ...] = ()
+    # None: usage is billed together with the fee.
+    usage_frequency_count: int | None = None
+    usage_frequency_interval: str | None = None
+    alignment: str = Alignment.ANNIVERSARY
+    # In minor units, of each usage period.
+    commitment: Decimal | None = None
+    commitment_covers: str = Covers.USAGE
+    # Those that differ from the defaults, as billing.pricing writes them.
+    conventions: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.type not in PriceType.values:
@@ -82,8 +144,12 @@ class PriceTerms:
                 raise PriceInvalid("A one-time price has neither meters nor a trial.")
         else:
             self._check_periods()
-        if self.charges and self.type != PriceType.USAGE_BASED:
-            raise PriceInvalid("Only a usage-based price has meters.")
+        if self.type != PriceType.USAGE_BASED:
+            if self.charges:
+                raise PriceInvalid("Only a usage-based price has meters.")
+            if self.commitment is not None or self.usage_frequency_count or self.usage_frequency_interval:
+                raise PriceInvalid("Only a usage-based price has a commitment or usage periods of its own.")
+        self._check_terms()
         if len(self.charges) > MAX_METERS_PER_PRODUCT:
             raise PriceInvalid(f"A product has at most {MAX_METERS_PER_PRODUCT} meters.")
         ids = [charge.meter.public_id for charge in self.charges]
@@ -95,6 +161,45 @@ class PriceTerms:
         life = _days(self.subscription_period_count, self.subscription_period_interval, "subscription period")
         if life < frequency:
             raise PriceInvalid("The subscription period must be at least as long as the payment frequency.")
+        if self.usage_frequency_count is not None or self.usage_frequency_interval is not None:
+            _days(self.usage_frequency_count, self.usage_frequency_interval, "usage period")
+            if reason := why_not_nested(self._periods("payment"), self._periods("usage")):
+                raise PriceInvalid(reason)
+
+    def _periods(self, which: str) -> Rule:
+        """Periods of the price from some start: any will do to see whether one kind consists of the other."""
+        return Rule(
+            getattr(self, f"{which}_frequency_interval"),
+            getattr(self, f"{which}_frequency_count"),
+            anchor=datetime(2000, 1, 1, tzinfo=UTC),
+            alignment=self.alignment,
+        )
+
+    def _check_terms(self) -> None:
+        if self.alignment not in Alignment.values:
+            raise PriceInvalid(f"The alignment is one of {', '.join(Alignment.values)}; not {self.alignment!r}.")
+        if self.commitment_covers not in Covers.values:
+            raise PriceInvalid(
+                f"A commitment covers one of {', '.join(Covers.values)}; not {self.commitment_covers!r}."
+            )
+        least = self.commitment
+        if least is not None and not (least == least.to_integral_value() and 0 < least <= LARGEST_FEE):
+            raise PriceInvalid(f"The commitment must be a whole number of minor units from 1 to {LARGEST_FEE}.")
+        try:
+            conventions = conventions_to_data(conventions_from_data(self.conventions))
+        except PricingInvalid as error:
+            raise PriceInvalid(error.message) from error
+        if self.tax_inclusive and conventions.get("tax_rounding") in _MOVING_PRICES:
+            raise PriceInvalid(
+                "Tax cannot be rounded on the invoice's net or gross sum (invoice_net, invoice_gross) where prices "
+                "include it: that would change the prices as printed. Round it by line, or once for lines taxed alike."
+            )
+        if conventions.get("spread") == "exact":
+            raise PriceInvalid(
+                "An invoice is printed in whole minor units, so what is spread over its lines cannot stay exact."
+            )
+        # What says the defaults says nothing, so that two terms that mean the same are the same.
+        object.__setattr__(self, "conventions", conventions)
 
 
 def _days(count: int | None, interval: str | None, what: str) -> int:
@@ -116,10 +221,15 @@ def create_product(
     description: str | None = None,
     tax_category: str = TaxCategory.SAAS,
     metadata: Mapping[str, Any] | None = None,
+    corrections: str = Corrections.ADJUST,
 ) -> Product:
     """A product with version 1 of its price."""
     product = Product.objects.create(
-        name=name, description=description, tax_category=tax_category, metadata=dict(metadata or {})
+        name=name,
+        description=description,
+        tax_category=tax_category,
+        metadata=dict(metadata or {}),
+        corrections=corrections,
     )
     _add_version(product, terms, version=1)
     return product
@@ -148,10 +258,40 @@ def terms_of(price: Price) -> PriceTerms:
         trial_period_days=price.trial_period_days,
         tax_inclusive=price.tax_inclusive,
         charges=tuple(
-            ChargeTerms(charge.meter, charge.price_per_unit, charge.free_threshold)
-            for charge in price.charges.select_related("meter")
+            ChargeTerms.of(charge.meter, charge_rule(charge)) for charge in price.charges.select_related("meter")
         ),
+        usage_frequency_count=price.usage_frequency_count,
+        usage_frequency_interval=price.usage_frequency_interval,
+        alignment=price.alignment,
+        commitment=price.commitment,
+        commitment_covers=price.commitment_covers,
+        conventions=price.conventions,
     )
+
+
+def charge_rule(charge: Charge) -> ChargeRule:
+    """How a stored charge prices a quantity: its terms, or the price per unit and the free units of the contract."""
+    if charge.terms is not None:
+        return rule_from_data(charge.terms)
+    if charge.price_per_unit is None:
+        raise PriceInvalid(f"{charge} says neither a price per unit nor terms.")
+    return ChargeRule(price=PerUnit(charge.price_per_unit), free_units=Decimal(charge.free_threshold))
+
+
+def price_conventions(price: Price) -> Conventions:
+    """The conventions a stored price is rated by."""
+    return conventions_from_data(price.conventions)
+
+
+def settling_conventions(price: Price | None, *, tax_inclusive: bool) -> Conventions:
+    """The conventions an invoice of this price is settled by; `tax_inclusive` where any of its lines contains its tax.
+
+    A combined invoice may have lines of other prices, whose printed amounts do not move for the sake of this one's.
+    """
+    conventions = price_conventions(price) if price is not None else Conventions()
+    if tax_inclusive and conventions.tax_rounding in _MOVING_PRICES:
+        conventions = replace(conventions, tax_rounding="invoice")
+    return conventions
 
 
 def _add_version(product: Product, terms: PriceTerms, *, version: int) -> Price:
@@ -175,6 +315,12 @@ def _add_version(product: Product, terms: PriceTerms, *, version: int) -> Price:
         subscription_period_interval=terms.subscription_period_interval,
         trial_period_days=terms.trial_period_days,
         tax_inclusive=terms.tax_inclusive,
+        usage_frequency_count=terms.usage_frequency_count,
+        usage_frequency_interval=terms.usage_frequency_interval,
+        alignment=terms.alignment,
+        commitment=terms.commitment,
+        commitment_covers=terms.commitment_covers,
+        conventions=dict(terms.conventions),
     )
     Charge.objects.bulk_create(
         Charge(
@@ -182,6 +328,7 @@ def _add_version(product: Product, terms: PriceTerms, *, version: int) -> Price:
             meter=charge.meter,
             price_per_unit=charge.price_per_unit,
             free_threshold=charge.free_threshold,
+            terms=None if charge.other is None else rule_to_data(charge.other),
             position=position,
         )
         for position, charge in enumerate(terms.charges)
@@ -190,8 +337,8 @@ def _add_version(product: Product, terms: PriceTerms, *, version: int) -> Price:
 
 
 def update_product(*, product: Product, **changes: Any) -> Product:
-    """Change the texts: name, description, metadata, tax_category."""
-    allowed = {"name", "description", "metadata", "tax_category"}
+    """Change the texts (name, description, metadata), the tax category and what becomes of late usage."""
+    allowed = {"name", "description", "metadata", "tax_category", "corrections"}
     if unknown := set(changes) - allowed:
         raise TypeError(f"not texts of a product: {sorted(unknown)}")
     for name, value in changes.items():

@@ -3,21 +3,19 @@
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
-from billing.invoices import ProposedLine, issue_invoice, propose_line, void_invoice
+from billing.invoices import issue_invoice, void_invoice
 from billing.models import (
     BillingPeriod,
     ChargeType,
     Interval,
     InvoiceReason,
     InvoiceStatus,
-    LineKind,
     Payment,
     PaymentStatus,
     Price,
@@ -26,9 +24,10 @@ from billing.models import (
     SubscriptionStatus,
 )
 from billing.models.subscriptions import RUNNING
-from billing.periods import Period, add_intervals, index_containing, nth_period
-from billing.pricing import rate_fee
+from billing.periods import Period, add_intervals, index_containing, period_at, whole_period
+from billing.pricing import PricingInvalid
 from billing.products import MAX_TRIAL_DAYS, ProductArchived
+from billing.proposals import fee_rule, fees_owed, usage_rule
 from customers.errors import Conflict, DomainError
 from customers.models import Customer
 
@@ -97,7 +96,7 @@ def subscribe(
     if trial:
         BillingPeriod.objects.create(subscription=subscription, index=-1, start=start, end=anchor, is_trial=True)
     else:
-        _bill_start(subscription, _open(subscription, index=0), now)
+        _bill_start(subscription, _open(subscription, start=anchor, index=0), now)
     if trial or price.fixed_amount == 0:
         Payment.objects.create(
             customer=customer,
@@ -120,8 +119,8 @@ def _check_start(start: datetime, price: Price, zone: str, now: datetime) -> Non
         raise DomainError("A subscription starts between 1900 and ten years from now.")
     past = index_containing(
         start,
-        _text(price.payment_frequency_interval),
-        price.payment_frequency_count or 1,
+        _text(price.usage_frequency_interval or price.payment_frequency_interval),
+        price.usage_frequency_count or price.payment_frequency_count or 1,
         max(now, start),
         zone,
     )
@@ -132,52 +131,41 @@ def _check_start(start: datetime, price: Price, zone: str, now: datetime) -> Non
 
 
 def _bill_start(subscription: Subscription, period: BillingPeriod, now: datetime) -> None:
-    price = subscription.price
-    if price.fixed_amount == 0:
-        return
-    issue_invoice(
-        customer=subscription.customer,
-        subscription=subscription,
-        reason=InvoiceReason.START,
-        currency=price.currency,
-        lines=[fee_line(subscription, period)],
-        period_start=period.start,
-        period_end=period.end,
-        now=now,
+    lines = fees_owed(subscription, until=period.start)
+    if lines:
+        issue_invoice(
+            customer=subscription.customer,
+            subscription=subscription,
+            reason=InvoiceReason.START,
+            currency=subscription.price.currency,
+            lines=lines,
+            period_start=lines[0].period_start,
+            period_end=lines[0].period_end,
+            now=now,
+        )
+
+
+def natural_period(subscription: Subscription, instant: datetime) -> tuple[Period, Period]:
+    """The period that holds `instant` by the subscription's rule, cut where it expires; and the whole of it."""
+    rule = usage_rule(subscription)
+    found = period_at(rule, instant)
+    return Period(found.start, min(found.end, subscription.expires_at)), whole_period(rule, found)
+
+
+def _open(subscription: Subscription, *, start: datetime, index: int) -> BillingPeriod:
+    period, whole = natural_period(subscription, start)
+    if period.start != start:
+        raise DomainError(f"The period after {start.isoformat()} would start at {period.start.isoformat()}.")
+    return BillingPeriod.objects.create(
+        subscription=subscription, index=index, start=period.start, end=period.end, **_whole_of(period, whole)
     )
 
 
-def fee_line(subscription: Subscription, period: BillingPeriod) -> ProposedLine:
-    """The fee of one period, as a proposed line."""
-    price = subscription.price
-    return propose_line(
-        rate_fee(quantity=Decimal(subscription.quantity), fee=price.fixed_amount),
-        kind=LineKind.FEE,
-        description=price.product.name,
-        product=price.product,
-        currency=price.currency,
-        subscription=subscription,
-        period_start=period.start,
-        period_end=period.end,
-    )
-
-
-def natural_period(subscription: Subscription, index: int) -> Period:
-    """Period `index` from the subscription's anchor, cut where the subscription expires."""
-    price = subscription.price
-    period = nth_period(
-        subscription.anchor,
-        _text(price.payment_frequency_interval),
-        price.payment_frequency_count or 1,
-        index,
-        subscription.time_zone,
-    )
-    return Period(period.start, min(period.end, subscription.expires_at))
-
-
-def _open(subscription: Subscription, *, index: int) -> BillingPeriod:
-    period = natural_period(subscription, index)
-    return BillingPeriod.objects.create(subscription=subscription, index=index, start=period.start, end=period.end)
+def _whole_of(period: Period, whole: Period) -> dict[str, datetime | None]:
+    """The columns that say what a partial period is part of."""
+    if period == whole:
+        return {"whole_start": None, "whole_end": None}
+    return {"whole_start": whole.start, "whole_end": whole.end}
 
 
 def advance(subscription: Subscription, *, until: datetime) -> None:
@@ -190,12 +178,7 @@ def advance(subscription: Subscription, *, until: datetime) -> None:
             _end(subscription, SubscriptionStatus.EXPIRED)
         else:
             index = 0 if last.end == subscription.anchor else last.index + 1
-            following = _open(subscription, index=index)
-            if following.start != last.end:
-                raise DomainError(
-                    f"The period after {last.end.isoformat()} would start at {following.start.isoformat()}."
-                )
-            last = following
+            last = _open(subscription, start=last.end, index=index)
 
 
 def _end(subscription: Subscription, status: str, *, cancelled_at: datetime | None = None) -> None:
@@ -240,7 +223,7 @@ def park(*, subscription_id: int, error: Exception, now: datetime) -> None:
 
 def reason_of(error: Exception) -> str:
     """An error as a sentence for the operator."""
-    return error.message if isinstance(error, DomainError) else f"{type(error).__name__}: {error}"
+    return error.message if isinstance(error, DomainError | PricingInvalid) else f"{type(error).__name__}: {error}"
 
 
 def lock_subscription(pk: int, *, skip_locked: bool = False) -> Subscription | None:
@@ -275,12 +258,15 @@ def cancel_now(
     _require_running(row)
     for period in row.periods.filter(end__gt=now):
         if period.start >= now:
+            # Closed early; what was billed for it is given back, so what was not billed needs no record.
+            period.ignored_corrections.all().delete()
             period.delete()
         else:
             # Closed early, it is compared again when the window of its new end is over.
+            period.whole_start, period.whole_end = period.whole_start or period.start, period.whole_end or period.end
             period.end = now
             period.watch_until = now + settings.LATENESS_WINDOW if period.is_closed() else None
-            period.save(update_fields=["end", "watch_until"])
+            period.save(update_fields=["end", "watch_until", "whole_start", "whole_end"])
     _take_back_unbegun_start(row, now)
     row.cancel_reason, row.cancellation_feedback, row.cancellation_comment = reason, feedback, comment
     row.cancel_at_period_end = False
@@ -350,12 +336,31 @@ def move_next_billing_date(*, subscription: Subscription, to: datetime, now: dat
         raise DomainError("The running period is closed already.")
     if to <= last.start:
         raise DomainError("The next billing date must lie after the start of the running period.")
-    last.end = to
-    last.save(update_fields=["end"])
+    _require_end_of_fee(row, last)
+    # The operator's own length of this period: it is a whole one.
+    last.end, last.whole_start, last.whole_end = to, None, None
+    last.save(update_fields=["end", "whole_start", "whole_end"])
     row.anchor = to
     row.save(update_fields=["anchor", "updated_at"])
     subscription.refresh_from_db()
     return row
+
+
+def _require_end_of_fee(subscription: Subscription, last: BillingPeriod) -> None:
+    """Where usage has shorter periods, fees are counted from the billing date too: one is paid for up to its end."""
+    price = subscription.price
+    if price.usage_frequency_interval is None or price.fixed_amount == 0 or last.is_trial:
+        return
+    running = period_at(fee_rule(subscription), last.start)
+    paid_until = min(running.end, subscription.expires_at)
+    owed = {line.period_start for line in fees_owed(subscription, until=last.start)}
+    if last.start in owed:
+        raise DomainError("The running fee is not billed yet: move the billing date once the last period is closed.")
+    if last.end != paid_until:
+        raise DomainError(
+            f"The fee is paid until {paid_until:%Y-%m-%d}, and moving the billing date would bill the next one from "
+            "there. Move it in the last usage period before that day."
+        )
 
 
 @transaction.atomic
@@ -380,8 +385,11 @@ def extend_expiry(*, subscription: Subscription, count: int, interval: str, now:
     # A running period that the old end had cut short runs on to its natural end.
     last = row.periods.order_by("-end").first()
     if last is not None and last.closed_at is None and last.end == before != row.anchor:
-        last.end = natural_period(row, last.index).end
-        last.save(update_fields=["end"])
+        period, whole = natural_period(row, last.start)
+        last.end = period.end
+        for name, value in _whole_of(period, whole).items():
+            setattr(last, name, value)
+        last.save(update_fields=["end", "whole_start", "whole_end"])
     subscription.refresh_from_db()
     return row
 

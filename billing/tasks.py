@@ -4,9 +4,11 @@ from celery import shared_task
 from django.db import OperationalError
 
 from billing import cycles
+from billing.credits import expire_grants
 from billing.models import BillingRun, RunOutcome
 from billing.subscriptions import advance_periods
 from customers.clock import database_now
+from meters.evidence import IngestionBusy
 
 CHUNK = 50
 # Each further task takes what is left, so a run of any size needs no more than this.
@@ -15,17 +17,19 @@ MOST_TASKS = 100
 
 @shared_task(name="billing.tasks.close_due_cycles")
 def close_due_cycles() -> None:
-    """Beat's tick: open the periods that have begun, start a run for what is due, go on with unfinished runs."""
+    """Beat's tick: open the periods that have begun, start a run for what is due, go on with unfinished runs, issue
+    the drafts whose time has come."""
     now = database_now()
     advance_periods(now=now)
     cycles.start_scheduled_run(now=now)
     for run in cycles.unfinished_runs():
         enqueue_run(run)
+    cycles.issue_due_drafts(clock=database_now)
 
 
 @shared_task(
     name="billing.tasks.close_chunk",
-    autoretry_for=(OperationalError,),
+    autoretry_for=(OperationalError, IngestionBusy),
     retry_backoff=True,
     max_retries=5,
 )
@@ -43,3 +47,9 @@ def enqueue_run(run: BillingRun) -> None:
         close_chunk.delay(run.pk)
     if not pending:
         cycles.finish_run(run=run, now=database_now())
+
+
+@shared_task(name="billing.tasks.expire_credit")
+def expire_credit() -> None:
+    """Beat's tick: what is left of expired grants goes, and their ledgers say so."""
+    expire_grants(now=database_now())

@@ -91,7 +91,10 @@ EVENT_ARCHIVE_DIR = Path(env("EVENT_ARCHIVE_DIR", default=str(VAR_DIR / "archive
 # Days an invoice may stay open before it is shown as overdue.
 PAYMENT_TERM = timedelta(days=_whole_number("PAYMENT_TERM_DAYS", 14))
 PORTAL_LINK_LIFETIME = timedelta(hours=24)
+# How long an invoice stays a draft for review before it is issued, beyond the lateness window.
+INVOICE_GRACE = timedelta(hours=_whole_number("INVOICE_GRACE_HOURS", 0))
 INVOICE_NUMBER_PREFIX = str(env("INVOICE_NUMBER_PREFIX", default="INV-"))
+CREDIT_NOTE_PREFIX = str(env("CREDIT_NOTE_PREFIX", default="CN-"))
 SELLER_NAME = str(env("SELLER_NAME", default="Meterbook"))
 SELLER_ADDRESS = str(env("SELLER_ADDRESS", default=""))
 SELLER_EMAIL = str(env("SELLER_EMAIL", default=""))

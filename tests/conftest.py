@@ -11,12 +11,17 @@ import unittest
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
+import hypothesis
 import pytest
 
 from config import embedded
 from config.up.places import Places, account_to_run_as, make_private, readable_binaries
 from config.up.postgres import ROLE, Cluster
 from tests.stack import Stack, roomy_folder
+
+# How long an example takes says nothing about whether it is right, and a busy machine takes longer.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # A test's data is worth nothing after the test, so only here does the server skip the disk.
 NOT_DURABLE = {

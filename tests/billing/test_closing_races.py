@@ -22,8 +22,8 @@ from billing.cycles import (
     watch_backfilled_periods,
     work_run,
 )
-from billing.invoices import NUMBER_SERIES
 from billing.models import Invoice, NumberSeries, RunOutcome, Subscription
+from billing.numbers import INVOICES
 from meters.ingestion import EventInput, enter_ingestion, store_events, wait_for_ingestion_in_flight
 from tests.base import acme, at, call_meter, globex, invoices_of, send, subscribed, usage_product
 
@@ -90,14 +90,14 @@ def due(count: int = 5) -> Subscription:
 
 def test_two_closers_at_once_make_one_invoice() -> None:
     subscription = due()
-    NumberSeries.objects.create(name=NUMBER_SERIES)
+    NumberSeries.objects.create(name=INVOICES, prefix="INV-")
 
     def close() -> int:
         return len(close_subscription(subscription_id=subscription.pk, until=at("2026-02-02"), now=at("2026-02-02")))
 
     # Both are held at the number, the last lock of closing, so the second must be waiting for the first.
     with transaction.atomic():
-        NumberSeries.objects.select_for_update().get(name=NUMBER_SERIES)
+        NumberSeries.objects.select_for_update().get(name=INVOICES)
         first, first_made = in_thread(close)
         until(lambda: waiting_for_a_lock() == 1)
         second, second_made = in_thread(close)
@@ -154,10 +154,10 @@ def start_close_cycles() -> subprocess.Popen[bytes]:
 
 def test_a_closer_killed_half_way_leaves_nothing_and_the_next_one_bills_once() -> None:
     subscription = due(count=7)
-    NumberSeries.objects.create(name=NUMBER_SERIES)
+    NumberSeries.objects.create(name=INVOICES, prefix="INV-")
     with transaction.atomic():
         # Held here, the process has written the invoice and its lines and waits for its number.
-        NumberSeries.objects.select_for_update().get(name=NUMBER_SERIES)
+        NumberSeries.objects.select_for_update().get(name=INVOICES)
         process = start_close_cycles()
         until(lambda: waiting_for_a_lock() == 1 or process.poll() is not None)
         assert process.poll() is None, process.communicate()
@@ -234,7 +234,7 @@ def test_a_dry_run_and_a_closing_stand_in_nobodys_way() -> None:
     subscription = due()
     close_subscription(subscription_id=subscription.pk, until=at("2026-01-15"), now=at("2026-01-15"))
     send(subscription.customer, 10, on="2026-01-20", received="2026-02-10")
-    NumberSeries.objects.create(name=NUMBER_SERIES)
+    NumberSeries.objects.create(name=INVOICES, prefix="INV-")
 
     def close() -> int:
         return len(close_subscription(subscription_id=subscription.pk, until=at("2026-02-05"), now=at("2026-02-05")))
@@ -247,7 +247,7 @@ def test_a_dry_run_and_a_closing_stand_in_nobodys_way() -> None:
         return watch_backfilled_periods(now=at("2026-02-05"))
 
     with transaction.atomic():
-        NumberSeries.objects.select_for_update().get(name=NUMBER_SERIES)
+        NumberSeries.objects.select_for_update().get(name=INVOICES)
         closer, closed = in_thread(close)
         until(lambda: waiting_for_a_lock() == 1)
         viewer, seen = in_thread(look)

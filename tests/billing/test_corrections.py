@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from billing.corrections import preview_void
-from billing.cycles import running_usage, start_run, work_run
-from billing.models import Invoice, Subscription
+from billing.corrections import pending_corrections, preview_void
+from billing.credit_notes import owed
+from billing.cycles import close_subscription, running_usage, start_run, work_run
+from billing.invoices import void_invoice
+from billing.models import IgnoredCorrection, Invoice, Subscription
+from billing.money import add
+from billing.products import update_product
+from billing.taxes import create_tax_rate
 from customers.models import Customer
 from customers.portal.usage import csv_rows
 from meters.models import Backfill, Event, EventVoid
@@ -196,3 +201,98 @@ def test_a_running_level_is_worth_what_it_held_so_far() -> None:
     where = Selection(at("2026-01-10T12:00"), at("2026-01-11"), event_name="servers")
     (effect,) = preview_void(where=where, now=now).money
     assert (effect.change, effect.closed) == (D(-600), False)
+
+
+# -- what becomes of a difference ---------------------------------------------------------------------------
+
+
+def _sold(choice: str, *, country: str = "") -> Subscription:
+    customer = acme(billing_address={"country": country} if country else {})
+    product = usage_product((call_meter(), "10", 0))
+    update_product(product=product, corrections=choice)
+    return subscribed(customer, product, on="2026-01-01")
+
+
+def _close(subscription: Subscription, on: str) -> list[Invoice]:
+    return close_subscription(subscription_id=subscription.pk, until=at(on), now=at(on))
+
+
+def _void_january(subscription: Subscription, day: str, on: str) -> None:
+    void_events(
+        where=Selection(start=at(f"2026-01-{day}"), end=at(f"2026-01-{day}T23:00"), customer=subscription.customer),
+        reason="a test",
+        author="Ada",
+        now=at(on),
+    )
+
+
+def test_what_was_billed_too_much_is_given_back_by_credit_note_where_the_product_says_so() -> None:
+    create_tax_rate(name="VAT", percent=D(19), country="DE")
+    subscription = _sold("credit_note", country="DE")
+    send(subscription.customer, 10, on="2026-01-10")
+    send(subscription.customer, 3, on="2026-01-20")
+    (january,) = _close(subscription, "2026-02-01T01:00")
+    assert (january.subtotal, january.tax, january.due) == (D(130), D(25), D(155))  # 24.7
+    _void_january(subscription, "20", "2026-02-03")
+    pending = pending_corrections()
+    assert [(one.quantity, one.amount, one.choice) for one in pending.corrections] == [(D(-3), D(-30), "credit_note")]
+    (february,) = _close(subscription, "2026-03-01T01:00")
+    assert lines_of(february) == [("usage", "API calls", D(0), D(0))]
+    (note,) = january.credit_notes.all()
+    assert (note.cause, note.subtotal, note.to_balance) == ("correction", D(30), D(0))
+    assert note.to_invoice == note.total == add(D(30), note.tax)
+    assert note.lines.get().quantity == D(3)
+    assert owed(january) == add(D(155), -note.total)
+    # once
+    assert pending_corrections().corrections == ()
+    send(subscription.customer, 1, on="2026-01-21", received="2026-03-05")
+    (march,) = _close(subscription, "2026-04-01T01:00")
+    assert lines_of(march)[1:] == [("adjustment", "API calls, adjustment", D(1), D(10))]
+    assert january.credit_notes.count() == 1
+
+
+def test_what_came_late_is_ignored_with_a_record_where_the_product_says_so() -> None:
+    subscription = _sold("ignore")
+    send(subscription.customer, 10, on="2026-01-10")
+    _close(subscription, "2026-02-01T01:00")
+    send(subscription.customer, 2, on="2026-01-11", received="2026-02-05")
+    (february,) = _close(subscription, "2026-03-01T01:00")
+    assert lines_of(february) == [("usage", "API calls", D(0), D(0))]
+    (ignored,) = IgnoredCorrection.objects.all()
+    assert (ignored.quantity, ignored.amount, ignored.found_at) == (D(2), D(20), at("2026-03-01T01:00"))
+    _void_january(subscription, "10", "2026-03-02")
+    _close(subscription, "2026-04-01T01:00")
+    # 2 by now, 10 billed and 2 ignored: 10 too many
+    assert list(IgnoredCorrection.objects.order_by("pk").values_list("quantity", "amount")) == [
+        (D(2), D(20)),
+        (D(-10), D(-100)),
+    ]
+
+
+def test_what_is_pending_is_shown_before_it_is_billed() -> None:
+    subscription = _sold("adjust")
+    send(subscription.customer, 10, on="2026-01-10")
+    _close(subscription, "2026-02-01T01:00")
+    assert pending_corrections().corrections == ()
+    send(subscription.customer, 2, on="2026-01-11", received="2026-02-05")
+    pending = pending_corrections()
+    (one,) = pending.corrections
+    assert (one.subscription, one.period.start, one.quantity, one.amount) == (
+        subscription,
+        at("2026-01-01"),
+        D(2),
+        D(20),
+    )
+    assert (pending.totals, pending.complete) == ({"USD": D(20)}, True)
+    _close(subscription, "2026-03-01T01:00")
+    assert pending_corrections().corrections == ()
+
+
+def test_nothing_is_given_back_of_an_invoice_that_was_void_anyway() -> None:
+    subscription = _sold("adjust")
+    send(subscription.customer, 10, on="2026-01-10")
+    (january,) = _close(subscription, "2026-02-01T01:00")
+    void_invoice(invoice=january, reason="goodwill", now=at("2026-02-02"))
+    _void_january(subscription, "10", "2026-02-03")
+    (february,) = _close(subscription, "2026-03-01T01:00")
+    assert lines_of(february) == [("usage", "API calls", D(0), D(0))]

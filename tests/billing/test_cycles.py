@@ -1,9 +1,11 @@
 """Closing billing periods: when, what, once. Amounts are in cents, with the arithmetic beside them."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
+from billing.balances import balance_of
 from billing.cycles import (
     close_subscription,
     due_subscriptions,
@@ -16,14 +18,16 @@ from billing.cycles import (
     work_run,
 )
 from billing.models import Invoice, InvoiceLine, RunOutcome, Subscription
+from billing.pricing import ChargeRule, Graduated, Tier
+from billing.products import ChargeTerms
 from billing.subscriptions import (
     advance_periods,
     cancel_now,
     move_next_billing_date,
     schedule_cancellation,
-    unpark,
 )
 from customers.errors import DomainError
+from meters.evidence import IngestionBusy
 from meters.models import Backfill, Meter
 from tests.base import (
     acme,
@@ -283,7 +287,7 @@ def storage_meter() -> Meter:
     return call_meter(name="Storage", event_name="disk", aggregation="last", property_key="gb", measurement_unit="GB")
 
 
-def test_a_credit_larger_than_the_invoice_is_credited_as_far_as_it_goes_and_then_on_the_next() -> None:
+def test_a_credit_larger_than_the_invoice_goes_onto_the_balance_which_pays_the_next() -> None:
     customer = acme()
     subscription = subscribed(customer, usage_product((storage_meter(), "10", 0)), on="2026-01-01")
     send(customer, on="2026-01-10", name="disk", metadata={"gb": 9})
@@ -294,19 +298,18 @@ def test_a_credit_larger_than_the_invoice_is_credited_as_far_as_it_goes_and_then
     (february,) = close(subscription, "2026-03-01T01:00")
     assert lines_of(february) == [
         ("usage", "Storage", D(3), D(30)),
-        ("adjustment", "Storage, adjustment", D(-5), D(-30)),
+        ("adjustment", "Storage, adjustment", D(-5), D(-50)),
     ]
+    assert (february.total, february.balance, february.due, february.status) == (D(-20), D(-20), D(0), "paid")
     send(customer, on="2026-03-20", name="disk", metadata={"gb": 8})
     (march,) = close(subscription, "2026-04-01T01:00")
-    assert lines_of(march) == [
-        ("usage", "Storage", D(8), D(80)),
-        ("adjustment", "Storage, adjustment", D(0), D(-20)),
-    ]
+    assert lines_of(march) == [("usage", "Storage", D(8), D(80))]
+    assert (march.total, march.balance, march.due) == (D(80), D(20), D(60))
     (april,) = close(subscription, "2026-05-01T01:00")
-    assert [i.total for i in (january, february, march, april)] == [D(90), D(0), D(60), D(0)]
+    assert [i.total for i in (january, february, march, april)] == [D(90), D(-20), D(80), D(0)]
 
 
-def test_a_credit_left_at_the_end_parks_it_once_and_trying_again_settles_it() -> None:
+def test_a_credit_left_at_the_end_goes_onto_the_balance_once() -> None:
     customer = acme()
     subscription = subscribed(customer, usage_product((storage_meter(), "10", 0)), on="2026-01-01")
     send(customer, on="2026-01-10", name="disk", metadata={"gb": 9})
@@ -317,11 +320,12 @@ def test_a_credit_left_at_the_end_parks_it_once_and_trying_again_settles_it() ->
     assert run is not None
     work_run(run=run, clock=lambda: at("2026-01-25T02:00"))
     subscription.refresh_from_db()
-    assert "$0.50 too much was billed" in subscription.parked_reason
+    last = invoices_of(subscription)[-1]
+    assert (last.reason, last.total, last.due, last.status) == ("correction", D(-50), D(0), "paid")
+    assert balance_of(customer=customer, currency="USD") == D(50)
+    assert subscription.parked_reason == ""
     assert start_scheduled_run(now=at("2026-01-26")) is None
-    unpark(subscription=subscription)
-    assert start_scheduled_run(now=at("2026-01-26")) is None
-    assert len(invoices_of(subscription)) == 1
+    assert len(invoices_of(subscription)) == 2
 
 
 def test_cancelling_after_an_early_closing_gives_back_the_fee_that_never_began() -> None:
@@ -402,6 +406,21 @@ def test_the_next_invoice_can_be_shown_before_it_is_due() -> None:
     assert subscription.periods.count() == 1
 
 
+def test_usage_beyond_the_last_tier_parks_with_the_sentence_alone() -> None:
+    ends_at_ten = ChargeRule(Graduated((Tier(D(10), D(5)),)))
+    product = usage_product(charges=(ChargeTerms.of(call_meter(), ends_at_ten),))
+    sold = subscribed(acme(), product, on="2026-01-01")
+    send(sold.customer, 11, on="2026-01-02")
+    work_run(
+        run=start_run(trigger="command", until=at("2026-02-02"), now=at("2026-02-02")), clock=lambda: at("2026-02-02")
+    )
+    sold.refresh_from_db()
+    assert sold.parked_reason == (
+        "The last tier ends at 10, and 11 units were used; leave it open, or say by the convention "
+        "beyond_last_tier what more costs."
+    )
+
+
 def test_a_run_parks_the_one_it_cannot_bill_and_goes_on_with_the_rest() -> None:
     product = usage_product((token_meter(), "99999.999999999999", 0))
     broken, fine = acme(), globex()
@@ -421,6 +440,23 @@ def test_a_run_parks_the_one_it_cannot_bill_and_goes_on_with_the_rest() -> None:
     assert invoices_of(first) == []
     assert [i.total for i in invoices_of(second)] == [D(100_000)]
     assert list(due_subscriptions(until=at("2026-02-03"))) == []
+
+
+def test_a_batch_that_takes_long_parks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    subscription = subscribed(acme(), usage_product((call_meter(), "2", 0)), on="2026-01-01")
+    run = start_run(trigger="command", until=at("2026-02-01T01:00"), now=at("2026-02-01T01:00"))
+
+    def busy(**_: Any) -> list[Invoice]:
+        raise IngestionBusy("Events are being stored that take long; try again in a moment.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("billing.cycles.close_subscription", busy)
+        with pytest.raises(IngestionBusy):
+            work_run(run=run, clock=lambda: at("2026-02-01T01:00"))
+    subscription.refresh_from_db()
+    assert (subscription.parked_at, run.items.get().outcome) == (None, "pending")
+    assert work_run(run=run, clock=lambda: at("2026-02-01T01:00")) == 1
+    assert run.items.get().outcome == RunOutcome.CLOSED
 
 
 def test_one_that_cannot_go_on_is_parked_and_the_rest_are_billed() -> None:

@@ -1,19 +1,20 @@
-"""Close every billing period that is due and issue its invoice."""
+"""Close every billing period that is due and issue its invoice, or draft it where it is reviewed first."""
 
 from argparse import ArgumentParser
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
-from django.db.models import Sum
 from django.utils.dateparse import parse_datetime
 
 from billing import cycles
 from billing.models import RunItem, RunOutcome, RunTrigger, Subscription
 from billing.money import format_amount
+from billing.reports import run_results
 from billing.subscriptions import advance_periods
 from customers.clock import database_now
 from customers.errors import DomainError
@@ -45,12 +46,16 @@ class Command(BaseCommand):
 
     def _preview(self, until: datetime, now: datetime) -> None:
         totals: dict[str, Decimal] = defaultdict(Decimal)
-        invoices = 0
+        invoices = drafts = 0
         failures: list[tuple[int, str]] = []
         for proposal in cycles.preview_run(until=until, now=now, on_failure=lambda pk, why: failures.append((pk, why))):
+            assert proposal.settled is not None, "a preview settles"  # noqa: S101
             invoices += 1
-            totals[proposal.currency] += proposal.total
-            total = format_amount(proposal.total, proposal.currency)
+            drafts += proposal.settled.is_draft
+            totals[proposal.currency] += proposal.settled.total
+            total = format_amount(proposal.settled.total, proposal.currency)
+            if proposal.settled.is_draft:
+                total += ", a draft first"
             span = f"{proposal.period_start:%Y-%m-%d %H:%M} to {proposal.period_end:%Y-%m-%d %H:%M}"
             self.stdout.write(
                 f"{proposal.subscription.customer.name} ({proposal.subscription.public_id}), {span}: {total}"
@@ -62,7 +67,10 @@ class Command(BaseCommand):
         ):
             reason = dict(failures)[subscription.pk]
             self.stderr.write(f"{subscription} ({subscription.public_id}) would be parked: {reason}")
-        self.stdout.write(f"Dry run: {_count(invoices, 'invoice')} would be issued{_sums(totals)}. Nothing was saved.")
+        waiting = f", {_count(drafts, 'of them a draft', 'of them drafts')} first" if drafts else ""
+        self.stdout.write(
+            f"Dry run: {_count(invoices, 'invoice')} would be made{_sums(totals)}{waiting}. Nothing was saved."
+        )
 
     def _run(self, until: datetime, now: datetime) -> None:
         if until <= now:
@@ -84,14 +92,12 @@ class Command(BaseCommand):
         cycles.work_run(run=run, clock=database_now, on_progress=progress)
         if done and self.stderr.isatty():
             self.stderr.write("")
-        totals = {
-            row["currency"]: row["sum"] for row in run.invoices.order_by().values("currency").annotate(sum=Sum("total"))
-        }
-        parked = run.items.filter(outcome=RunOutcome.PARKED).count()
-        issued = run.invoices.count()
-        waits = f", {parked} parked (see the admin)" if parked else ""
+        (result,) = run_results(runs=[run])
+        drafted = f", {_count(result.drafts, 'draft')} to review{_sums(result.draft_totals)}" if result.drafts else ""
+        waits = f", {result.parked} parked (see the admin)" if result.parked else ""
         self.stdout.write(
-            f"{_count(due, 'subscription')} due, {_count(issued, 'invoice')} issued{_sums(totals)}{waits}."
+            f"{_count(due, 'subscription')} due, {_count(result.invoices, 'invoice')} issued{_sums(result.totals)}"
+            f"{drafted}{waits}."
         )
 
 
@@ -105,11 +111,11 @@ def _instant(text: str) -> datetime:
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, many: str = "") -> str:
+    return f"{number} {noun if number == 1 else many or f'{noun}s'}"
 
 
-def _sums(totals: dict[str, Decimal]) -> str:
+def _sums(totals: Mapping[str, Decimal]) -> str:
     if not totals:
         return ""
     return " for " + " and ".join(format_amount(total, currency) for currency, total in sorted(totals.items()))
