@@ -6,12 +6,16 @@ Amounts are whole numbers of the currency's minor unit, prices per unit decimal 
 
 from datetime import datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Literal, NotRequired, TypedDict
 
 from django.conf import settings
 
 from billing.cycles import PeriodUsage
 from billing.models import (
+    Alignment,
+    Charge,
+    Covers,
     Invoice,
     InvoiceLine,
     LineKind,
@@ -31,7 +35,9 @@ from customers.api.objects import (
 )
 
 Metadata = dict[str, str | float | bool]
-IntervalWord = Literal["Day", "Week", "Month", "Year"]
+IntervalWord = Literal["Day", "Week", "Month", "Quarter", "Year"]
+AlignmentWord = Literal["anniversary", "calendar"]
+CorrectionsWord = Literal["adjust", "credit_note", "ignore"]
 
 
 class MeterOfPriceObject(TypedDict):
@@ -43,6 +49,7 @@ class MeterOfPriceObject(TypedDict):
     measurement_unit: str
     price_per_unit: str | None
     free_threshold: int | None
+    pricing: dict[str, Any] | None
     credit_entitlement_id: str | None
     meter_units_per_credit: str | None
 
@@ -80,6 +87,8 @@ class RecurringPriceObject(TypedDict):
     discount_bps: int
     purchasing_power_parity: bool
     tax_inclusive: bool
+    alignment: AlignmentWord
+    conventions: dict[str, Any]
 
 
 class UsageBasedPriceObject(TypedDict):
@@ -97,6 +106,12 @@ class UsageBasedPriceObject(TypedDict):
     discount_bps: int
     purchasing_power_parity: bool
     tax_inclusive: bool
+    alignment: AlignmentWord
+    usage_frequency_count: int | None
+    usage_frequency_interval: IntervalWord | None
+    commitment: int | None
+    commitment_covers: Literal["usage", "all"]
+    conventions: dict[str, Any]
     meters: list[MeterOfPriceObject]
 
 
@@ -115,6 +130,7 @@ class ProductObject(TypedDict):
     is_recurring: bool
     price: PriceObject
     tax_category: str
+    corrections: CorrectionsWord
     metadata: Metadata
     addons: list[str]
     credit_entitlements: list[dict[str, Any]]
@@ -160,6 +176,7 @@ class SubscribedMeterObject(TypedDict):
     measurement_unit: str
     price_per_unit: str | None
     free_threshold: int
+    pricing: dict[str, Any] | None
     currency: str
 
 
@@ -274,7 +291,7 @@ class UsageOfMeterObject(TypedDict):
     consumed_units: str
     chargeable_units: str
     free_threshold: int
-    price_per_unit: str
+    price_per_unit: str | None
     currency: str
     total_price: int
 
@@ -407,8 +424,20 @@ class PaymentObject(TypedDict):
     updated_at: datetime | None
 
 
+class LineTaxObject(TypedDict):
+    """One tax on a line: its percent, and what it came to in minor units."""
+
+    name: str
+    percent: str
+    amount: str
+
+
 class LineItemObject(TypedDict):
-    """A line of the invoice: `name` says what, `description` how its amount came about."""
+    """A line of the invoice: `name` says what, `description` how its amount came about.
+
+    Beyond the contract: what kind of line it is, its period and quantity, the prepaid credit and the taxes on it, its
+    `total` (amount - credit + tax that is not included), and the explanation as data.
+    """
 
     items_id: str
     amount: int
@@ -416,10 +445,24 @@ class LineItemObject(TypedDict):
     refundable_amount: int
     name: str | None
     description: str | None
+    kind: str
+    subscription_id: str | None
+    meter_id: str | None
+    period_start: datetime | None
+    period_end: datetime | None
+    quantity: str
+    measurement_unit: str
+    unit_price: str | None
+    credit: int
+    total: int
+    tax_inclusive: bool
+    taxes: list[LineTaxObject]
+    tax_reason: str | None
+    explanation: dict[str, Any]
 
 
 class LineItemsObject(TypedDict):
-    """The lines of a payment's invoice; they add up to the payment's amount before tax."""
+    """The lines of a payment's invoice. Their totals add up to the invoice's, off which the balance was paid."""
 
     currency: str
     partial_refund_allowed: bool
@@ -436,9 +479,25 @@ def _minor(amount: Decimal) -> int:
 
 def _word(interval: str | None) -> IntervalWord:
     match interval:
-        case "Day" | "Week" | "Month" | "Year":
+        case "Day" | "Week" | "Month" | "Quarter" | "Year":
             return interval
     raise ValueError(f"{interval!r} is not an interval")
+
+
+def _alignment(word: str) -> AlignmentWord:
+    return "calendar" if word == Alignment.CALENDAR else "anniversary"
+
+
+def _corrections(word: str) -> CorrectionsWord:
+    match word:
+        case "adjust" | "credit_note" | "ignore":
+            return word
+    raise ValueError(f"{word!r} says nothing of late usage")
+
+
+def _unit_price(charge: Charge) -> str | None:
+    """Null for a model that has no single price per unit; `pricing` says it then."""
+    return None if charge.price_per_unit is None else plain(charge.price_per_unit)
 
 
 # -- products -----------------------------------------------------------------------------------------------------
@@ -476,6 +535,8 @@ def price_object(price: Price) -> PriceObject:
             "discount_bps": 0,
             "purchasing_power_parity": False,
             "tax_inclusive": price.tax_inclusive,
+            "alignment": _alignment(price.alignment),
+            "conventions": price.conventions,
         }
     return {
         "type": "usage_based_price",
@@ -490,14 +551,21 @@ def price_object(price: Price) -> PriceObject:
         "discount_bps": 0,
         "purchasing_power_parity": False,
         "tax_inclusive": price.tax_inclusive,
+        "alignment": _alignment(price.alignment),
+        "usage_frequency_count": price.usage_frequency_count,
+        "usage_frequency_interval": _word(price.usage_frequency_interval) if price.usage_frequency_interval else None,
+        "commitment": None if price.commitment is None else _minor(price.commitment),
+        "commitment_covers": "all" if price.commitment_covers == Covers.ALL else "usage",
+        "conventions": price.conventions,
         "meters": [
             {
                 "meter_id": charge.meter.public_id,
                 "name": charge.meter.name,
                 "description": charge.meter.description,
                 "measurement_unit": charge.meter.measurement_unit,
-                "price_per_unit": plain(charge.price_per_unit),
+                "price_per_unit": _unit_price(charge),
                 "free_threshold": charge.free_threshold,
+                "pricing": charge.terms,
                 "credit_entitlement_id": None,
                 "meter_units_per_credit": None,
             }
@@ -517,6 +585,7 @@ def product_object(product: Product, price: Price) -> ProductObject:
         "is_recurring": price.is_recurring(),
         "price": price_object(price),
         "tax_category": product.tax_category,
+        "corrections": _corrections(product.corrections),
         "metadata": product.metadata,
         "addons": [],
         "credit_entitlements": [],
@@ -646,8 +715,9 @@ def subscription_object(subscription: Subscription, *, previous: datetime, follo
                 "name": charge.meter.name,
                 "description": charge.meter.description,
                 "measurement_unit": charge.meter.measurement_unit,
-                "price_per_unit": plain(charge.price_per_unit),
+                "price_per_unit": _unit_price(charge),
                 "free_threshold": charge.free_threshold,
+                "pricing": charge.terms,
                 "currency": price.currency,
             }
             for charge in price.charges.all()
@@ -692,7 +762,7 @@ def usage_period(usage: PeriodUsage) -> UsagePeriodObject:
                 "consumed_units": plain(used.consumed_units),
                 "chargeable_units": plain(used.chargeable_units),
                 "free_threshold": used.charge.free_threshold,
-                "price_per_unit": plain(used.charge.price_per_unit),
+                "price_per_unit": _unit_price(used.charge),
                 "currency": usage.currency,
                 "total_price": _minor(used.amount),
             }
@@ -717,11 +787,17 @@ def _service_periods(payment: Payment) -> list[ServicePeriodObject]:
             "subscription_id": line.subscription.public_id,
             "starts_at": line.period_start,
             "ends_at": line.period_end,
-            "proration_factor": "1",
+            "proration_factor": _share_of_period(line),
         }
         for line in _lines(payment)
         if line.kind == LineKind.FEE and line.subscription and line.period_start and line.period_end
     ]
+
+
+def _share_of_period(line: InvoiceLine) -> str:
+    """What part of a whole period a fee is for, as decimal text: "1", "0.677419354839"."""
+    share = Fraction(str(line.explanation.get("fraction", "1")))
+    return plain((Decimal(share.numerator) / Decimal(share.denominator)).quantize(Decimal("1e-12")))
 
 
 def _cart(payment: Payment) -> list[ProductInCartObject] | None:
@@ -730,7 +806,11 @@ def _cart(payment: Payment) -> list[ProductInCartObject] | None:
 
 
 def _subscription_ids(payment: Payment) -> list[str]:
-    return [] if payment.subscription is None else [payment.subscription.public_id]
+    if payment.subscription is not None:
+        return [payment.subscription.public_id]
+    # An invoice that several subscriptions share.
+    shared = {line.subscription.pk: line.subscription.public_id for line in _lines(payment) if line.subscription}
+    return list(shared.values())
 
 
 def _metadata(payment: Payment) -> Metadata:
@@ -811,7 +891,7 @@ def payment_object(payment: Payment) -> PaymentObject:
         "subscription_ids": _subscription_ids(payment),
         "charge_type": payment.charge_type,
         "includes_usage": payment.includes_usage,
-        "is_multi_subscription": False,
+        "is_multi_subscription": len(_subscription_ids(payment)) > 1,
         "is_update_payment_method": False,
         "service_periods": _service_periods(payment),
         "invoice_id": invoice.public_id if invoice else None,
@@ -857,10 +937,26 @@ def line_items(payment: Payment) -> LineItemsObject:
             {
                 "items_id": f"{payment.public_id}_{line.position}",
                 "amount": _minor(line.amount),
-                "tax": 0,
+                "tax": _minor(line.tax),
                 "refundable_amount": 0,
                 "name": line.description,
                 "description": line.explanation.get("text") or None,
+                "kind": line.kind,
+                "subscription_id": line.subscription.public_id if line.subscription else None,
+                "meter_id": line.charge.meter.public_id if line.charge else None,
+                "period_start": line.period_start,
+                "period_end": line.period_end,
+                "quantity": plain(line.quantity),
+                "measurement_unit": line.measurement_unit,
+                "unit_price": None if line.unit_price is None else plain(line.unit_price),
+                "credit": _minor(line.credit),
+                "total": _minor(line.total),
+                "tax_inclusive": line.tax_inclusive,
+                "taxes": [
+                    {"name": tax["name"], "percent": tax["percent"], "amount": tax["amount"]} for tax in line.taxes
+                ],
+                "tax_reason": line.tax_reason or None,
+                "explanation": {key: value for key, value in line.explanation.items() if key != "text"},
             }
             for line in _lines(payment)
         ],

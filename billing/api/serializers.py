@@ -1,14 +1,25 @@
 """What may be asked about products, subscriptions and payments, and how."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from drf_spectacular.utils import PolymorphicProxySerializer, extend_schema_field
 from rest_framework import serializers
 
-from billing.models import Interval, PaymentStatus, SubscriptionStatus, TaxCategory
+from billing.models import Alignment, Corrections, Covers, Interval, PaymentStatus, SubscriptionStatus, TaxCategory
 from billing.models.products import LARGEST_THRESHOLD, MAX_METERS_PER_PRODUCT
+from billing.pricing import (
+    ChargeRule,
+    PerUnit,
+    PricingInvalid,
+    conventions_from_data,
+    conventions_to_data,
+    rule_from_data,
+    rule_to_data,
+)
 from billing.products import LARGEST_FEE, MAX_TRIAL_DAYS, ChargeTerms, PriceTerms
 from customers.api.fields import (
     Choice,
@@ -31,9 +42,68 @@ from meters.models import Meter
 _DISCOUNTS = frozenset({"discount", "discount_bps", "purchasing_power_parity"})
 _INTERVALS = Interval.choices
 _LONGEST_COUNT = 100 * 366
+# A table of prices that is longer is a mistake, and would be read with every invoice.
+_LONGEST_PRICING = 200_000
+# It is printed on every line.
+_LONGEST_NAME = 255
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "properties": {"model": {"type": "string"}},
+        "required": ["model"],
+        "additionalProperties": True,
+        "description": "Any way to price the meter, as docs/pricing.md has it. Amounts are in the minor unit.",
+    }
+)
+class Pricing(serializers.Field):
+    """How a quantity is priced, as `billing.pricing.rule_from_data` reads it."""
+
+    default_error_messages = {
+        "invalid": "must be an object with a model.",
+        "long": f"is longer than {_LONGEST_PRICING:,} characters.",
+        "name": f"pricing.discounts: a name has at most {_LONGEST_NAME} characters; it is printed.",
+    }
+
+    def to_internal_value(self, data: Any) -> ChargeRule:
+        if not isinstance(data, dict):
+            self.fail("invalid")
+        try:
+            rule = rule_from_data(data, field="pricing")
+        except PricingInvalid as error:
+            raise serializers.ValidationError(error.message) from error
+        if len(json.dumps(rule_to_data(rule))) > _LONGEST_PRICING:
+            self.fail("long")
+        if any(len(discount.name) > _LONGEST_NAME for discount in rule.discounts):
+            self.fail("name")
+        return rule
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": True,
+        "description": "What differs from the defaults, by name; docs/pricing.md lists them.",
+    }
+)
+class ConventionsField(serializers.Field):
+    """The conventions that differ from the defaults."""
+
+    default_error_messages = {"invalid": "must be an object."}
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        if not isinstance(data, dict):
+            self.fail("invalid")
+        try:
+            return conventions_to_data(conventions_from_data(data))
+        except PricingInvalid as error:
+            raise serializers.ValidationError(error.message) from error
 
 
 class MeterOfPrice(Request):
+    """`price_per_unit` and `free_threshold`, or `pricing` for every other model (not in the Dodo contract)."""
+
     harmless = frozenset({"name", "description", "measurement_unit"})
     unsupported = frozenset({"credit_entitlement_id", "meter_units_per_credit"})
 
@@ -42,9 +112,31 @@ class MeterOfPrice(Request):
         r"^[0-9]{1,5}(\.[0-9]{1,12})?\Z",
         said='must be a decimal string in the currency\'s minor unit, such as "0.1" for a tenth of a cent, with '
         "at most 5 digits before and 12 after the point.",
-        help_text='A decimal string in the currency\'s **minor** unit, above 0: "0.1" is a tenth of a cent.',
+        help_text='A decimal string in the currency\'s **minor** unit, above 0: "0.1" is a tenth of a cent. Null or '
+        "left out where `pricing` says it.",
+        required=False,
+        allow_null=True,
     )
     free_threshold = WholeNumber(min_value=0, max_value=LARGEST_THRESHOLD, required=False, allow_null=True)
+    pricing = Pricing(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """One rule out of both ways to say it; what is said twice must be the same."""
+        price, free, rule = attrs.get("price_per_unit"), attrs.get("free_threshold"), attrs.get("pricing")
+        if rule is None:
+            if price is None:
+                missing = "null" if "price_per_unit" in attrs else "required"
+                raise serializers.ValidationError(
+                    {"price_per_unit": [str(self.fields["price_per_unit"].error_messages[missing])]}
+                )
+            return attrs
+        if price is not None and not (isinstance(rule.price, PerUnit) and rule.price.unit_price == Decimal(price)):
+            raise serializers.ValidationError({"price_per_unit": ["differs from pricing; leave it out."]})
+        if free:
+            if rule.free_units not in (0, free):
+                raise serializers.ValidationError({"free_threshold": ["differs from pricing; leave it out."]})
+            attrs["pricing"] = replace(rule, free_units=Decimal(free))
+        return attrs
 
 
 class OneTimePrice(Request):
@@ -64,6 +156,14 @@ class _PeriodicPrice(Request):
     subscription_period_interval = Choice(choices=_INTERVALS)
     trial_period_days = WholeNumber(min_value=0, max_value=MAX_TRIAL_DAYS, required=False, allow_null=True)
     tax_inclusive = Flag(required=False, allow_null=True)
+    alignment = Choice(
+        choices=Alignment.choices,
+        required=False,
+        allow_null=True,
+        help_text="Where periods begin: on the day the subscription began, or with the calendar (not in the Dodo "
+        "contract).",
+    )
+    conventions = ConventionsField(required=False, allow_null=True)
 
 
 class RecurringPrice(_PeriodicPrice):
@@ -85,6 +185,22 @@ class UsageBasedPrice(_PeriodicPrice):
     fixed_price = WholeNumber(
         min_value=0, max_value=int(LARGEST_FEE), help_text="The fee of each period, in the currency's minor unit."
     )
+    usage_frequency_count = WholeNumber(
+        min_value=1,
+        max_value=_LONGEST_COUNT,
+        required=False,
+        allow_null=True,
+        help_text="Usage is billed in periods of its own, of which the fee's consist (not in the Dodo contract).",
+    )
+    usage_frequency_interval = Choice(choices=_INTERVALS, required=False, allow_null=True)
+    commitment = WholeNumber(
+        min_value=1,
+        max_value=int(LARGEST_FEE),
+        required=False,
+        allow_null=True,
+        help_text="What each usage period costs at least, in the currency's minor unit (not in the Dodo contract).",
+    )
+    commitment_covers = Choice(choices=Covers.choices, required=False, allow_null=True)
     meters = serializers.ListField(
         child=MeterOfPrice(), required=False, allow_null=True, max_length=MAX_METERS_PER_PRODUCT
     )
@@ -138,15 +254,20 @@ def price_terms(price: Mapping[str, Any]) -> PriceTerms:
         subscription_period_interval=price.get("subscription_period_interval"),
         trial_period_days=price.get("trial_period_days") or 0,
         tax_inclusive=bool(price.get("tax_inclusive")),
-        charges=tuple(
-            ChargeTerms(
-                meter=meters[item["meter_id"]],
-                price_per_unit=Decimal(item["price_per_unit"]),
-                free_threshold=item.get("free_threshold") or 0,
-            )
-            for item in asked
-        ),
+        usage_frequency_count=price.get("usage_frequency_count"),
+        usage_frequency_interval=price.get("usage_frequency_interval"),
+        alignment=price.get("alignment") or Alignment.ANNIVERSARY,
+        commitment=None if price.get("commitment") is None else Decimal(price["commitment"]),
+        commitment_covers=price.get("commitment_covers") or Covers.USAGE,
+        conventions=price.get("conventions") or {},
+        charges=tuple(_charge_terms(meters[item["meter_id"]], item) for item in asked),
     )
+
+
+def _charge_terms(meter: Meter, item: Mapping[str, Any]) -> ChargeTerms:
+    if item.get("pricing") is not None:
+        return ChargeTerms.of(meter, item["pricing"])
+    return ChargeTerms(meter, Decimal(item["price_per_unit"]), item.get("free_threshold") or 0)
 
 
 # -- products -----------------------------------------------------------------------------------------------------
@@ -176,6 +297,11 @@ class ProductCreate(Request):
     tax_category = Choice(choices=TaxCategory.choices)
     description = Text(max_length=10_000, required=False, allow_null=True, allow_blank=True)
     metadata = Metadata(required=False, allow_null=True)
+    corrections = Choice(
+        choices=Corrections.choices,
+        default=Corrections.ADJUST,
+        help_text="What becomes of usage that is found after its period was invoiced (not in the Dodo contract).",
+    )
 
 
 class ProductUpdate(Request):
@@ -189,6 +315,7 @@ class ProductUpdate(Request):
     tax_category = Choice(choices=TaxCategory.choices, required=False, allow_null=True)
     description = Text(max_length=10_000, required=False, allow_null=True, allow_blank=True)
     metadata = Metadata(required=False, allow_null=True)
+    corrections = Choice(choices=Corrections.choices, required=False, allow_null=True)
 
 
 class ProductQuery(Query):

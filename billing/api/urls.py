@@ -1,8 +1,10 @@
 from django.urls import path
 
-from billing.api import views
+from billing.api import views, wallets
 
 urlpatterns = [
+    path("customers/<str:customer_id>/wallets", wallets.WalletsView.as_view()),
+    path("customers/<str:customer_id>/wallets/ledger-entries", wallets.WalletEntriesView.as_view()),
     path("products", views.ProductsView.as_view()),
     path("products/<str:product_id>", views.ProductView.as_view()),
     path("products/<str:product_id>/unarchive", views.ProductUnarchiveView.as_view()),

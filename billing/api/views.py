@@ -62,7 +62,7 @@ from billing.subscriptions import (
 )
 from customers.api.errors import ITEM_NOT_FOUND
 from customers.api.pagination import PAGE_PARAMETERS, page, page_bounds
-from customers.api.schema import answer, nothing, page_answer
+from customers.api.schema import answer, nothing, page_answer, refusal
 from customers.customers import create_customer, get_customer
 from customers.errors import DomainError, NotFound
 from customers.models import Customer
@@ -357,7 +357,10 @@ class UsageHistoryView(APIView):
         summary="Usage by billing period, newest first",
         description="The running period comes first, rated as it stands now.",
         parameters=[UsageHistoryQuery, *PAGE_PARAMETERS],
-        responses={200: page_answer(UsagePeriodObject)},
+        responses={
+            200: page_answer(UsagePeriodObject),
+            409: refusal("The price says nothing of such usage, or a month that it needs has left the log."),
+        },
     )
     def get(self, request: Request, subscription_id: str) -> Response:
         rows = Subscription.objects.select_related("price", "customer")
@@ -393,7 +396,7 @@ class CreditUsageView(APIView):
 
 
 def _payments() -> QuerySet[Payment]:
-    lines = InvoiceLine.objects.select_related("subscription", "product").order_by("position")
+    lines = InvoiceLine.objects.select_related("subscription", "product", "charge__meter").order_by("position")
     return Payment.objects.select_related("customer", "subscription", "invoice").prefetch_related(
         Prefetch("invoice__lines", queryset=lines)
     )

@@ -77,6 +77,11 @@ def nothing(description: str) -> OpenApiResponse:
     return OpenApiResponse(None, description=description)
 
 
+def refusal(description: str) -> OpenApiResponse:
+    """An error that an operation may answer beside those that every one of its kind may."""
+    return OpenApiResponse({"$ref": "#/components/schemas/Error"}, description=description)
+
+
 _components["Error"] = {
     "type": "object",
     "required": ["code", "message"],

@@ -28,6 +28,13 @@ CASES: dict[tuple[str, str], Any] = {
     ("GET", "/customers/{customer_id}"): None,
     ("PATCH", "/customers/{customer_id}"): {"name": "Acme Ltd"},
     ("POST", "/customers/{customer_id}/customer-portal/session"): None,
+    ("GET", "/customers/{customer_id}/wallets"): None,
+    ("GET", "/customers/{customer_id}/wallets/ledger-entries"): None,
+    ("POST", "/customers/{customer_id}/wallets/ledger-entries"): {
+        "amount": 500,
+        "currency": "USD",
+        "entry_type": "credit",
+    },
     ("GET", "/events"): None,
     ("GET", "/events/{event_id}"): None,
     ("POST", "/events/ingest"): {"events": [EVENT]},

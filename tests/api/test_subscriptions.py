@@ -2,6 +2,7 @@
 
 import io
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import time_machine
 from django.core.management import call_command
 from pypdf import PdfReader
 
+from billing.credits import grant_credit
 from billing.invoices import charge_once, mark_paid
 from billing.models import Invoice, Product, Subscription
+from billing.taxes import create_tax_rate
 from customers.models import Customer
 from tests.api.client import Api
 from tests.api.test_products import MONTHLY, ONCE, RECURRING, product, usage
@@ -117,20 +120,23 @@ def test_2500_calls_with_1000_free_at_two_cents_make_an_invoice_of_30_dollars(ap
         "billing": BERLIN,
     }.items() <= payment.items()
     items = api.get(f"/payments/{payment['payment_id']}/line-items").body
-    assert items == {
-        "currency": "USD",
-        "partial_refund_allowed": False,
-        "items": [
-            {
-                "items_id": f"{payment['payment_id']}_1",
-                "amount": 3000,
-                "tax": 0,
-                "refundable_amount": 0,
-                "name": items["items"][0]["name"],
-                "description": items["items"][0]["description"],
-            }
-        ],
-    }
+    (line,) = items["items"]
+    assert items == {"currency": "USD", "partial_refund_allowed": False, "items": [line]}
+    assert {
+        "items_id": f"{payment['payment_id']}_1",
+        "amount": 3000,
+        "tax": 0,
+        "refundable_amount": 0,
+        "kind": "usage",
+        "subscription_id": subscription,
+        "quantity": "2500",
+        "unit_price": "2",
+        "credit": 0,
+        "total": 3000,
+        "tax_inclusive": False,
+        "taxes": [],
+    }.items() <= line.items()
+    assert (line["explanation"]["model"], line["explanation"]["amount"]) == ("per_unit", "3000")
     assert "API calls" in items["items"][0]["name"]
     assert "1,500" in items["items"][0]["description"]
 
@@ -508,3 +514,20 @@ def test_lists_cost_the_same_number_of_queries_however_long(api: Api, django_ass
         assert len(api.get("/subscriptions").body["items"]) == 5
     with django_assert_max_num_queries(2):
         assert len(api.get("/payments").body["items"]) == 5
+
+
+def test_a_payment_says_its_tax_and_each_line_its_own(api: Api) -> None:
+    make_customer(api)
+    create_tax_rate(name="VAT", percent=Decimal(19), country="DE")
+    grant_credit(
+        customer=Customer.objects.get(), name="Welcome", amount=Decimal(500), currency="USD", now=datetime.now(UTC)
+    )
+    meter = make_meter(api)
+    price = usage({"meter_id": meter, "price_per_unit": "2", "free_threshold": 0}, fixed_price=1500)
+    created = api.post("/subscriptions", order(product_id=make_product(api, price)))
+    payment = api.get(f"/payments/{created.body['payment_id']}").body
+    # 15.00 - 5.00 credit = 10.00, and 19 % of it
+    assert (payment["total_amount"], payment["tax"]) == (1190, 190)
+    (line,) = api.get(f"/payments/{payment['payment_id']}/line-items").body["items"]
+    assert {"amount": 1500, "credit": 500, "tax": 190, "total": 1190, "kind": "fee"}.items() <= line.items()
+    assert line["taxes"] == [{"name": "VAT", "percent": "19", "amount": "190"}]
