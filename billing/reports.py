@@ -1,22 +1,23 @@
 """The named questions that the start page and the lists ask. Each is one function; no template and no view queries."""
 
 import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.db import connection
-from django.db.models import Count, Exists, Max, OuterRef, Q, Sum
-from django.db.models.functions import TruncDate
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce, TruncDate
 
-from billing.cycles import RunningUsage, running_usage, usage_lines
+from billing.cycles import RunningUsage, running_usage
 from billing.invoices import total_of
 from billing.models import (
     BillingPeriod,
     BillingRun,
     Charge,
+    CreditNote,
     Invoice,
     InvoiceLine,
     InvoiceStatus,
@@ -27,11 +28,13 @@ from billing.models import (
     Subscription,
 )
 from billing.money import add
+from billing.proposals import UsageNotPriceable, adjustment_lines, corrections_of, usage_lines
 from customers.models import ApiKey, Customer
 from meters.models import Event, Meter
 
 # The accrued amount rates every period that is not billed yet; beyond this many it would be too slow for a page.
 MOST_ACCRUED = 200
+ZERO = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,43 +69,82 @@ def month_start(*, now: datetime, time_zone: str, back: int = 0) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What one customer owes and has paid, by currency in minor units."""
+    """What one customer owes and has paid, by currency in minor units; prepaid credit and the balance are no payment.
+
+    Open and overdue are what invoices still ask for after their credit notes, of given-up ones too where said so.
+    """
 
     open: Mapping[str, Decimal]
     overdue: Mapping[str, Decimal]
+    uncollectible: Mapping[str, Decimal]
     paid: Mapping[str, Decimal]
     last_event_at: datetime | None
 
 
 def customer_balance(*, customer: Customer, now: datetime) -> Balance:
-    rows = list(
-        Invoice.objects.filter(customer=customer)
-        .values("currency")
-        .annotate(
-            open=Sum("total", filter=Q(status=InvoiceStatus.ISSUED)),
-            overdue=Sum("total", filter=Q(status=InvoiceStatus.ISSUED, due_at__lt=now)),
-            paid=Sum("total", filter=Q(status=InvoiceStatus.PAID)),
-        )
+    is_open, is_late = _open(now)
+    owed = _owed(
+        Invoice.objects.filter(customer=customer),
+        open=is_open,
+        overdue=is_late,
+        uncollectible=Q(status=InvoiceStatus.UNCOLLECTIBLE),
+        paid=Q(status=InvoiceStatus.PAID),
     )
     last = Event.objects.filter(customer=customer).aggregate(last=Max("timestamp"))["last"]
     return Balance(
-        open=_amounts(rows, "open"),
-        overdue=_amounts(rows, "overdue"),
-        paid=_amounts(rows, "paid"),
+        open=_amounts(owed, "open"),
+        overdue=_amounts(owed, "overdue"),
+        uncollectible=_amounts(owed, "uncollectible"),
+        paid=_amounts(owed, "paid"),
         last_event_at=last,
     )
 
 
-def _amounts(rows: Sequence[Mapping[str, object]], name: str) -> dict[str, Decimal]:
+def _open(now: datetime) -> tuple[Q, Q]:
+    """Which invoices wait for money, and which of them too long."""
+    is_open = Q(status=InvoiceStatus.ISSUED)
+    return is_open, is_open & Q(due_at__lt=now)
+
+
+def _owed(invoices: QuerySet[Invoice], **which: Q) -> list[dict[str, Any]]:
+    """By currency, what the invoices of each kind asked for, less the credit notes that took it off them.
+
+    The same of many as billing.credit_notes.owed of one. A paid invoice was paid what this says of it.
+    """
+    noted = CreditNote.objects.filter(invoice=OuterRef("pk")).order_by().values("invoice")
+    left = F("due") - Coalesce(Subquery(noted.annotate(all=Sum("to_invoice")).values("all")), ZERO)
+    rows: Any = (
+        invoices.order_by()
+        .annotate(left=left)
+        .values("currency")
+        .annotate(**{name: Sum("left", filter=of) for name, of in which.items()})
+    )
+    return list(rows)
+
+
+def _amounts(rows: Iterable[Mapping[str, object]], name: str) -> dict[str, Decimal]:
     return {str(row["currency"]): Decimal(str(row[name])) for row in rows if row[name]}
+
+
+def _less(amounts: Mapping[str, Decimal], off: Mapping[str, Decimal]) -> dict[str, Decimal]:
+    """The difference by currency, where there is any."""
+    left = {name: add(amounts.get(name, ZERO), -off.get(name, ZERO)) for name in amounts.keys() | off.keys()}
+    return {name: left[name] for name in sorted(left) if left[name]}
 
 
 # -- money ----------------------------------------------------------------------------------------------------
 
+# Invoices that were issued and are not made void.
+_STANDING = [InvoiceStatus.ISSUED, InvoiceStatus.PAID, InvoiceStatus.UNCOLLECTIBLE]
+
 
 @dataclass(frozen=True, slots=True)
 class MoneyNow:
-    """By currency, in minor units. "Invoiced" counts what was issued and not made void."""
+    """By currency, in minor units, tax included.
+
+    "Invoiced" counts what was issued in the month and not made void, less the credit notes of the same month. Drafts
+    are not invoiced. "Unpaid" and "overdue" are what is still asked for; given-up invoices stand apart.
+    """
 
     invoiced_this_month: Mapping[str, Decimal]
     invoiced_last_month: Mapping[str, Decimal]
@@ -110,30 +152,51 @@ class MoneyNow:
     unpaid_count: int
     overdue: Mapping[str, Decimal]
     overdue_count: int
+    uncollectible: Mapping[str, Decimal]
+    uncollectible_count: int
+    drafts: Mapping[str, Decimal]
+    draft_count: int
+    held_count: int
 
 
 def money_now(*, now: datetime, time_zone: str) -> MoneyNow:
     this, last = (month_start(now=now, time_zone=time_zone, back=back) for back in (0, 1))
-    live = Q(status__in=[InvoiceStatus.ISSUED, InvoiceStatus.PAID])
-    is_open = Q(status=InvoiceStatus.ISSUED)
-    is_late = is_open & Q(due_at__lt=now)
-    rows = list(
-        Invoice.objects.values("currency").annotate(
-            this_month=Sum("total", filter=live & Q(issued_at__gte=this)),
-            last_month=Sum("total", filter=live & Q(issued_at__gte=last, issued_at__lt=this)),
-            unpaid=Sum("total", filter=is_open),
+    in_this, in_last = Q(issued_at__gte=this), Q(issued_at__gte=last, issued_at__lt=this)
+    is_open, is_late = _open(now)
+    standing, given_up, draft = Q(status__in=_STANDING), Q(status=InvoiceStatus.UNCOLLECTIBLE), Q(status="draft")
+    issued = list(
+        Invoice.objects.order_by()
+        .values("currency")
+        .annotate(
+            this_month=Sum("total", filter=standing & in_this),
+            last_month=Sum("total", filter=standing & in_last),
+            drafts=Sum("total", filter=draft),
             unpaid_count=Count("pk", filter=is_open),
-            overdue=Sum("total", filter=is_late),
             overdue_count=Count("pk", filter=is_late),
+            uncollectible_count=Count("pk", filter=given_up),
+            draft_count=Count("pk", filter=draft),
+            held_count=Count("pk", filter=draft & Q(held_at__isnull=False)),
         )
     )
+    # A credit note counts when it was given, so that the figures of an earlier month stay.
+    noted = list(
+        CreditNote.objects.order_by()
+        .values("currency")
+        .annotate(this_month=Sum("total", filter=in_this), last_month=Sum("total", filter=in_last))
+    )
+    owed = _owed(Invoice.objects.filter(is_open | given_up), unpaid=is_open, overdue=is_late, uncollectible=given_up)
     return MoneyNow(
-        invoiced_this_month=_amounts(rows, "this_month"),
-        invoiced_last_month=_amounts(rows, "last_month"),
-        unpaid=_amounts(rows, "unpaid"),
-        unpaid_count=sum(row["unpaid_count"] for row in rows),
-        overdue=_amounts(rows, "overdue"),
-        overdue_count=sum(row["overdue_count"] for row in rows),
+        invoiced_this_month=_less(_amounts(issued, "this_month"), _amounts(noted, "this_month")),
+        invoiced_last_month=_less(_amounts(issued, "last_month"), _amounts(noted, "last_month")),
+        unpaid=_amounts(owed, "unpaid"),
+        unpaid_count=sum(row["unpaid_count"] for row in issued),
+        overdue=_amounts(owed, "overdue"),
+        overdue_count=sum(row["overdue_count"] for row in issued),
+        uncollectible=_amounts(owed, "uncollectible"),
+        uncollectible_count=sum(row["uncollectible_count"] for row in issued),
+        drafts=_amounts(issued, "drafts"),
+        draft_count=sum(row["draft_count"] for row in issued),
+        held_count=sum(row["held_count"] for row in issued),
     )
 
 
@@ -164,7 +227,7 @@ def usage_so_far(*, subscription: Subscription, now: datetime) -> UsageSoFar | N
     return UsageSoFar(
         running=running,
         billed=billed,
-        unbilled=_unbilled(period, running.total, lines),
+        unbilled=_unbilled(subscription, period, running.total),
         invoice=next((line.invoice for line in lines if line.kind == LineKind.USAGE), None),
         is_early=period.is_closed() and period.end > now,
         next_period=subscription.periods.filter(closed_at__isnull=True).order_by("end").first(),
@@ -176,7 +239,7 @@ def _billed_lines(period: BillingPeriod) -> list[InvoiceLine]:
         InvoiceLine.objects.filter(
             subscription=period.subscription_id,
             period_start=period.start,
-            kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT],
+            kind__in=[LineKind.USAGE, LineKind.ADJUSTMENT, LineKind.COMMITMENT],
             live=True,
         )
         .select_related("invoice")
@@ -184,21 +247,27 @@ def _billed_lines(period: BillingPeriod) -> list[InvoiceLine]:
     )
 
 
-def _unbilled(period: BillingPeriod, total: Decimal, billed: Sequence[InvoiceLine]) -> Decimal:
-    if not period.is_closed():
-        return total
-    # Closed and nothing live: its invoice was made void, and billing it again is an operator's decision.
-    return add(total, -add(*(line.amount for line in billed))) if billed else Decimal(0)
+def _unbilled(subscription: Subscription, period: BillingPeriod, total: Decimal) -> Decimal:
+    """Of a closed period, what it still differs by from what was billed: nothing where a void invoice counts as it."""
+    return total_of(adjustment_lines(subscription, period)) if period.is_closed() else total
+
+
+def _accrued_of(subscription: Subscription, period: BillingPeriod, now: datetime) -> Decimal:
+    if period.is_closed():
+        # Of a month that has left the log nothing is known here; the page of corrections says so.
+        return total_of(corrections_of(subscription, [period], refund=False).lines)
+    return total_of(usage_lines(subscription, period, so_far=now))
 
 
 @dataclass(frozen=True, slots=True)
 class Accrued:
     """Usage that no invoice has billed yet. `complete` is False where there are too many periods to rate them all for
-    a page."""
+    a page; `unpriced` are subscriptions whose price says nothing of their usage, with the reason."""
 
     totals: Mapping[str, Decimal]
     by_subscription: Sequence[tuple[Subscription, Decimal, str]]
     complete: bool
+    unpriced: Sequence[tuple[Subscription, str]] = ()
 
 
 def accrued_unbilled(*, now: datetime) -> Accrued:
@@ -215,12 +284,15 @@ def accrued_unbilled(*, now: datetime) -> Accrued:
         .order_by("pk")[: MOST_ACCRUED + 1]
     )
     amounts: dict[int, Decimal] = {}
+    unpriced: dict[int, str] = {}
     subscriptions: dict[int, Subscription] = {}
     for period in waiting[:MOST_ACCRUED]:
         subscription = subscriptions.setdefault(period.subscription_id, period.subscription)
-        so_far = None if period.is_closed() else now
-        total = total_of(usage_lines(subscription, period, so_far=so_far))
-        unbilled = _unbilled(period, total, _billed_lines(period) if period.is_closed() else [])
+        try:
+            unbilled = _accrued_of(subscription, period, now)
+        except UsageNotPriceable as error:
+            unpriced[subscription.pk] = error.message
+            continue
         amounts[subscription.pk] = add(amounts.get(subscription.pk, Decimal(0)), unbilled)
     totals: dict[str, Decimal] = {}
     found: list[tuple[Subscription, Decimal, str]] = []
@@ -230,7 +302,12 @@ def accrued_unbilled(*, now: datetime) -> Accrued:
             totals[currency] = add(totals.get(currency, Decimal(0)), amount)
             found.append((subscriptions[pk], amount, currency))
     found.sort(key=lambda entry: -entry[1])
-    return Accrued(totals=totals, by_subscription=found, complete=len(waiting) <= MOST_ACCRUED)
+    return Accrued(
+        totals=totals,
+        by_subscription=found,
+        complete=len(waiting) <= MOST_ACCRUED,
+        unpriced=[(subscriptions[pk], reason) for pk, reason in unpriced.items()],
+    )
 
 
 # -- events ---------------------------------------------------------------------------------------------------
@@ -293,7 +370,10 @@ def events_per_customer(*, start: datetime, end: datetime, limit: int) -> list[t
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How far a run is and what came of it. Totals by currency, in minor units."""
+    """How far a run is and what came of it. Totals by currency, in minor units, tax included.
+
+    `invoices` are those issued and not made void since; `drafts` still wait for review or for their time.
+    """
 
     run: BillingRun
     due: int
@@ -303,6 +383,8 @@ class RunResult:
     pending: int
     invoices: int
     totals: Mapping[str, Decimal] = field(default_factory=dict)
+    drafts: int = 0
+    draft_totals: Mapping[str, Decimal] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -334,21 +416,25 @@ def run_results(*, runs: Sequence[BillingRun]) -> list[RunResult]:
             **{outcome: Count("items", filter=Q(items__outcome=outcome)) for outcome in RunOutcome.values},
         )
     }
-    invoices: dict[int, tuple[int, dict[str, Decimal]]] = {}
+    # By run and whether it is a draft: how many, and what they come to.
+    invoices: dict[tuple[int, bool], tuple[int, dict[str, Decimal]]] = {}
     rows = (
         Invoice.objects.filter(run_id__in=ids)
+        .exclude(status=InvoiceStatus.VOID)
         .order_by()
-        .values("run_id", "currency")
+        .annotate(is_draft=Q(status=InvoiceStatus.DRAFT))
+        .values("run_id", "is_draft", "currency")
         .annotate(count=Count("pk"), amount=Sum("total"))
     )
     for row in rows:
-        count, totals = invoices.get(row["run_id"], (0, {}))
+        count, totals = invoices.setdefault((row["run_id"], row["is_draft"]), (0, {}))
         totals[row["currency"]] = row["amount"]
-        invoices[row["run_id"]] = (count + row["count"], totals)
+        invoices[row["run_id"], row["is_draft"]] = (count + row["count"], totals)
     results = []
     for run in runs:
         counts: Any = items.get(run.pk, {})
-        count, totals = invoices.get(run.pk, (0, {}))
+        count, totals = invoices.get((run.pk, False), (0, {}))
+        drafts, draft_totals = invoices.get((run.pk, True), (0, {}))
         results.append(
             RunResult(
                 run=run,
@@ -359,6 +445,8 @@ def run_results(*, runs: Sequence[BillingRun]) -> list[RunResult]:
                 pending=counts.get(RunOutcome.PENDING, 0),
                 invoices=count,
                 totals=totals,
+                drafts=drafts,
+                draft_totals=draft_totals,
             )
         )
     return results

@@ -12,9 +12,10 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
 from billing import reports
+from billing.corrections import pending_corrections
 from customers.admin.base import with_query
 from customers.admin.charts import Series, ranked, sparkline, time_chart
-from customers.admin.formats import money
+from customers.admin.formats import money, money_change
 from customers.models import ApiKey, Customer
 from meters import reconciliation, rollups
 from meters.admin.meters import definition_in_words, trend
@@ -26,6 +27,8 @@ from meters.usage import customer_quantities, daily_quantities, event_volume, me
 DAYS = 30
 # Questions asked once for each meter; more meters than this are found in their list.
 MOST_METERS = 6
+# Closed periods that the start page compares again; the page of corrections compares more.
+MOST_COMPARED = 50
 # How long a period may wait before somebody should look whether the schedule still runs.
 BEAT_PATIENCE = timedelta(minutes=15)
 
@@ -62,6 +65,7 @@ def start_page(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     may = {
         "meters": request.user.has_perm("meters.view_meter"),
         "billing": request.user.has_perm("billing.view_invoice"),
+        "corrections": request.user.has_perm("billing.view_ignoredcorrection"),
     }
     context.update({"title": "Start", "now": now, "may": may})
     steps = reports.first_steps()
@@ -188,6 +192,26 @@ def _attention(now: datetime, may: dict[str, bool], context: dict[str, Any]) -> 
                     "bad",
                 )
             )
+        figures = context["figures"]
+        for subscription, reason in context["accrued"].unpriced[:3]:
+            found.append(
+                Attention(
+                    f"The usage of {subscription.customer.name} has no price",
+                    f"“{subscription.price.product.name}”: {reason} It will be parked when its period closes.",
+                    reverse("admin:billing_subscription_change", args=[subscription.pk]),
+                    "bad",
+                )
+            )
+        if held := figures.held_count:
+            found.append(
+                Attention(
+                    f"{_many(held, 'draft')} held",
+                    "They are issued once somebody has released or approved them.",
+                    with_query(reverse("admin:billing_invoice_changelist"), status="held"),
+                )
+            )
+        if may["corrections"]:
+            found += _corrections()
         waiting = reports.longest_waiting_period(now=now, lateness=settings.LATENESS_WINDOW)
         if waiting is not None and now - waiting > BEAT_PATIENCE:
             found.append(
@@ -251,6 +275,33 @@ def _attention(now: datetime, may: dict[str, bool], context: dict[str, Any]) -> 
                 "There is no API key",
                 "No application can send events.",
                 reverse("admin:customers_apikey_add"),
+            )
+        )
+    return found
+
+
+def _corrections() -> list[Attention]:
+    """What changed in billed periods and is not billed yet; of the first of them, where there are many."""
+    pending = pending_corrections(limit=MOST_COMPARED)
+    url = reverse("admin:billing_ignoredcorrection_pending")
+    found = []
+    if pending.unreadable:
+        found.append(
+            Attention(
+                f"{_many(len(pending.unreadable), 'billed period')} cannot be compared",
+                "A month that they need has left the event log. Restore it, so that late usage is billed.",
+                url,
+            )
+        )
+    if pending.corrections:
+        least = "" if pending.complete else "At least "
+        effect = ", ".join(money_change(amount, currency) for currency, amount in pending.totals.items())
+        found.append(
+            Attention(
+                f"{least}{_many(len(pending.corrections), 'correction')} pending, {effect}",
+                "Usage of billed periods changed. The next closing deals with it as each product says.",
+                url,
+                "info",
             )
         )
     return found

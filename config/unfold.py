@@ -18,13 +18,13 @@ def _may(permission: str) -> Callable[[HttpRequest], bool]:
     return check
 
 
-def _item(title: str, icon: str, model: str, *, badge: str = "") -> dict[str, Any]:
-    """A menu entry for a model's list, shown to who may see it. `model` is "app.model"."""
+def _item(title: str, icon: str, model: str, *, badge: str = "", page: str = "changelist") -> dict[str, Any]:
+    """A menu entry for a model's list or other page, shown to who may see it. `model` is "app.model"."""
     app, name = model.split(".")
     entry: dict[str, Any] = {
         "title": title,
         "icon": icon,
-        "link": reverse_lazy(f"admin:{app}_{name}_changelist"),
+        "link": reverse_lazy(f"admin:{app}_{name}_{page}"),
         "permission": _may(f"{app}.view_{name}"),
     }
     if badge:
@@ -103,9 +103,19 @@ UNFOLD: dict[str, Any] = {
                 "separator": True,
                 "items": [
                     _item("Invoices", "description", "billing.invoice", badge="config.dashboard.overdue_badge"),
+                    _item("Credit notes", "undo", "billing.creditnote"),
                     _item("Payments", "payments", "billing.payment"),
+                    _item("Balances", "account_balance_wallet", "billing.balance"),
+                    _item("Prepaid credit", "savings", "billing.creditgrant"),
+                    _item("Tax rates", "percent", "billing.taxrate"),
+                    _item("Corrections", "difference", "billing.ignoredcorrection", page="pending"),
                     _item("Billing runs", "play_circle", "billing.billingrun"),
                     _item("Schedules", "schedule", "django_celery_beat.periodictask"),
+                    {
+                        **_item("Number series", "tag", "billing.numberseries"),
+                        # It has no permissions of its own.
+                        "permission": _may("billing.view_invoice"),
+                    },
                 ],
             },
             {

@@ -101,8 +101,30 @@
     alert("This did not work. You may lack the permission, or your session has ended; reload the page and try again.");
   });
 
+  // The searching select's box has no name of its own; it takes its label's.
+  const nameBoxes = () => document.querySelectorAll("select.select2-hidden-accessible").forEach((select) => {
+    const box = select.nextElementSibling?.querySelector(".select2-selection__rendered");
+    box?.setAttribute("aria-label", select.labels[0]?.firstChild.textContent.trim() ?? select.name);
+  });
+
+  // -- a button pressed twice sends once ---------------------------------------------------------------------
+  const sent = new Map();
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post") return;
+    if (Date.now() - (sent.get(form) ?? -Infinity) < 15000) { event.preventDefault(); event.stopImmediatePropagation(); return; }
+    sent.set(form, Date.now());
+    // Refused by another script, and nothing left: it may be sent once it is put right.
+    setTimeout(() => { if (event.defaultPrevented && !form.hasAttribute("hx-post")) sent.delete(form); });
+  }, true);
+  // Back from another page, or an answer that left the form where it is: it may be sent again.
+  addEventListener("pageshow", () => sent.clear());
+  document.addEventListener("htmx:afterRequest", () => sent.clear());
+
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll(".mb-plot").forEach(chartTip);
     document.querySelectorAll(".mb-pre").forEach(copyButton);
+    // After Django's own script, which makes the boxes when jQuery is ready.
+    window.django?.jQuery?.(nameBoxes);
   });
 })();

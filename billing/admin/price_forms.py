@@ -3,24 +3,30 @@
 from decimal import Decimal
 from typing import Any
 
-from django import forms
 from django.core.exceptions import ValidationError
 from django.db.models import Q
 from django.forms import BaseFormSet, formset_factory
 
-from billing.models import Interval, Price, PriceType, TaxCategory
-from billing.models.products import LARGEST_THRESHOLD, MAX_METERS_PER_PRODUCT
-from billing.money import is_currency, minor_digits, plain, to_major, to_minor
-from billing.products import ChargeTerms, PriceTerms
+from billing.admin.charge_rows import KEPT, ChargeRow, amount_field, major_text, row_of
+from billing.admin.conventions import (
+    CONVENTIONS,
+    FINER,
+    PREFIX,
+    convention_fields,
+    conventions_shown,
+    conventions_typed,
+)
+from billing.models import Alignment, Corrections, Covers, Interval, Price, PriceType, TaxCategory
+from billing.models.products import MAX_METERS_PER_PRODUCT
+from billing.money import is_currency, minor_digits, to_minor
+from billing.products import ChargeTerms, PriceTerms, charge_rule
 from customers.admin.base import CommandForm
 from customers.admin.forms import (
-    MajorAmountField,
     check_major_digits,
     choice,
     currency_choices,
     grouped_fields,
     long_text,
-    model_choice,
     pairs,
     switch,
     text,
@@ -28,9 +34,6 @@ from customers.admin.forms import (
     width,
 )
 from meters.models import Meter
-
-# A price per unit has 12 digits after the point in the minor unit.
-UNIT_PRICE_DIGITS = 12
 
 TYPES = [
     (PriceType.USAGE_BASED, "Usage-based: meters, with or without a fee"),
@@ -40,48 +43,16 @@ TYPES = [
 
 
 PLURALS = [(interval, f"{interval.lower()}(s)") for interval in Interval.values]
-
-
-def amount_field(label: str, *, help_text: str = "", required: bool = False, means: bool = False) -> Any:
-    field = MajorAmountField(
-        label=label,
-        required=required,
-        min_value=Decimal(0),
-        max_digits=40,
-        decimal_places=None,
-        help_text=help_text,
-    )
-    field.mb_means = means  # type: ignore[attr-defined]
-    return field
-
-
-class ChargeRow(forms.Form):
-    """One meter of the price."""
-
-    meter = width(model_choice("Meter", Meter.objects.none()), "mb-third")
-    price_per_unit = width(
-        amount_field("Price per unit", required=True, means=True, help_text="In the major unit, such as 0.001."),
-        "mb-third",
-    )
-    free_threshold = width(
-        whole_number(
-            "Free units each period",
-            required=False,
-            most=LARGEST_THRESHOLD,
-            initial=0,
-            help_text="Only units beyond these cost something.",
-            attrs={"max": str(LARGEST_THRESHOLD)},
-        ),
-        "mb-third",
-    )
-
-    def __init__(self, *args: Any, meters: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        field: Any = self.fields["meter"]
-        field.queryset = meters
-        field.label_from_instance = lambda meter: (
-            f"{meter.name} ({meter.measurement_unit}){' – archived' if meter.is_archived() else ''}"
-        )
+ALIGNMENTS = [
+    (Alignment.ANNIVERSARY, "on the day the subscription began"),
+    (Alignment.CALENDAR, "with the calendar: a first partial one, then from the 1st (weeks from Monday)"),
+]
+CORRECTIONS = [
+    (Corrections.ADJUST, "an adjustment line on the next invoice"),
+    (Corrections.CREDIT_NOTE, "a credit note where too much was billed, else an adjustment line"),
+    (Corrections.IGNORE, "nothing is billed, and the difference is recorded"),
+]
+COVERS = [(Covers.USAGE, "usage"), (Covers.ALL, "usage and the fee")]
 
 
 class ChargeRows(BaseFormSet):
@@ -149,23 +120,50 @@ class PriceForm(CommandForm):
         ),
         "mb-third",
     )
-    tax_inclusive = switch("Prices include tax", help_text="Said on the API; Meterbook itself adds no tax.")
+    alignment = width(choice("Periods begin", ALIGNMENTS, initial=Alignment.ANNIVERSARY, required=False), "mb-half")
+    usage_frequency_count = width(
+        whole_number(
+            "Usage billed every",
+            least=1,
+            most=36600,
+            required=False,
+            help_text="Empty: together with the fee. A yearly fee may have monthly usage.",
+        ),
+        "mb-quarter",
+    )
+    usage_frequency_interval = width(
+        choice("Usage period", [("", "as the fee"), *PLURALS], required=False), "mb-quarter"
+    )
+    commitment = width(
+        amount_field(
+            "Commitment",
+            help_text="What each usage period costs at least, over all meters; a line of its own makes up the "
+            "difference. Empty: none.",
+        ),
+        "mb-half",
+    )
+    commitment_covers = width(choice("It is met by", COVERS, initial=Covers.USAGE, required=False), "mb-half")
+    tax_inclusive = switch("Prices include tax", help_text="The tax is taken out of them, not added.")
 
     def __init__(
         self, data: Any = None, *, request: Any, obj: Any = None, price: Price | None = None, **kwargs: Any
     ) -> None:
         self.price = price
         charges: list[dict[str, Any]] | None = None
+        kept = {}
         if price is not None:
             kwargs["initial"] = price_initial(price)
-            charges = [charge_initial(charge, price.currency) for charge in price.charges.all()]
+            rules = {charge.meter_id: charge_rule(charge) for charge in price.charges.all()}
+            charges = [{"meter": meter, **row_of(rule, price.currency)} for meter, rule in rules.items()]
+            kept = {row["meter"]: rules[row["meter"]] for row in charges if row["model"] == KEPT}
         super().__init__(data, request=request, obj=obj, **kwargs)
+        self.fields.update(convention_fields(price.conventions if price else None))
         currency: Any = self.fields["currency"]
         currency.choices = currency_choices()
         used = [charge.meter_id for charge in price.charges.all()] if price else []
         meters = Meter.objects.filter(Q(archived_at__isnull=True) | Q(pk__in=used)).order_by("name", "pk")
         self.rows = charge_rows(initial=charges)(
-            data, initial=charges, prefix="charges", form_kwargs={"meters": meters}
+            data, initial=charges, prefix="charges", form_kwargs={"meters": meters, "kept": kept}
         )
         self.any_meter = meters.exists()
 
@@ -182,9 +180,15 @@ class PriceForm(CommandForm):
     def clean(self) -> dict[str, Any]:
         values = super().clean() or {}
         currency = values.get("currency", "")
-        problem = check_major_digits(values.get("fixed_amount"), currency, digits=0) if is_currency(currency) else None
-        if problem:
-            self.add_error("fixed_amount", problem)
+        for name in ("fixed_amount", "commitment"):
+            amount = values.get(name) if is_currency(currency) else None
+            if problem := check_major_digits(amount, currency, digits=0):
+                self.add_error(name, problem)
+        if values.get("commitment") == 0:
+            self.add_error("commitment", "A commitment is above zero; leave it empty for none.")
+        period = ("usage_frequency_count", "usage_frequency_interval")
+        if not set(period) & set(self.errors) and len([name for name in period if values.get(name)]) == 1:
+            self.add_error("usage_frequency_count", "Say both how many and of which, or neither.")
         if values.get("type") != PriceType.ONE_TIME:
             for name, label in (
                 ("payment_frequency_count", "how often it is billed"),
@@ -199,24 +203,13 @@ class PriceForm(CommandForm):
         return values
 
     def _rows_fit(self) -> bool:
-        """Digits and size of each price per unit in the chosen currency."""
+        """Whether each row says a rule in the chosen currency."""
         currency = self.cleaned_data.get("currency", "") if hasattr(self, "cleaned_data") else ""
         if not is_currency(currency):
             return True
         fits = True
         for row in self.rows.forms:
-            price = row.cleaned_data.get("price_per_unit")
-            if price is None:
-                continue
-            problem = check_major_digits(price, currency, digits=UNIT_PRICE_DIGITS)
-            if problem is None and price <= 0:
-                problem = "The price per unit must be above zero."
-            if problem is None and to_minor(price, currency) >= 100_000:
-                largest = plain(to_major(Decimal(100_000), currency))
-                problem = f"A price per unit must be below {largest} {currency}."
-            if problem:
-                row.add_error("price_per_unit", problem)
-                fits = False
+            fits = row.read(currency) and fits
         return fits
 
     @property
@@ -229,14 +222,9 @@ class PriceForm(CommandForm):
         charges: tuple[ChargeTerms, ...] = ()
         if kind == PriceType.USAGE_BASED:
             charges = tuple(
-                ChargeTerms(
-                    row.cleaned_data["meter"],
-                    to_minor(row.cleaned_data["price_per_unit"], currency),
-                    row.cleaned_data["free_threshold"] or 0,
-                )
-                for row in self.rows.forms
-                if row.cleaned_data.get("meter")
+                ChargeTerms.of(row.cleaned_data["meter"], row.rule) for row in self.rows.forms if row.rule is not None
             )
+        commitment = data["commitment"] if kind == PriceType.USAGE_BASED else None
         return PriceTerms(
             type=kind,
             currency=currency,
@@ -245,6 +233,14 @@ class PriceForm(CommandForm):
             payment_frequency_interval=data["payment_frequency_interval"] if recurring else None,
             subscription_period_count=data["subscription_period_count"] if recurring else None,
             subscription_period_interval=data["subscription_period_interval"] if recurring else None,
+            usage_frequency_count=(data["usage_frequency_count"] or None) if kind == PriceType.USAGE_BASED else None,
+            usage_frequency_interval=(
+                (data["usage_frequency_interval"] or None) if kind == PriceType.USAGE_BASED else None
+            ),
+            alignment=(data["alignment"] or Alignment.ANNIVERSARY) if recurring else Alignment.ANNIVERSARY,
+            commitment=None if commitment is None else to_minor(commitment, currency),
+            commitment_covers=data["commitment_covers"] or Covers.USAGE,
+            conventions=conventions_typed(data, self.price.conventions if self.price else {}) if recurring else {},
             trial_period_days=(data["trial_period_days"] or 0) if recurring else 0,
             tax_inclusive=data["tax_inclusive"],
             charges=charges,
@@ -263,6 +259,7 @@ class PriceForm(CommandForm):
                         "payment_frequency_interval",
                         "subscription_period_count",
                         "subscription_period_interval",
+                        "alignment",
                         "trial_period_days",
                         "tax_inclusive",
                     ],
@@ -270,16 +267,46 @@ class PriceForm(CommandForm):
             ],
         )
 
+    @property
+    def usage_groups(self) -> list[tuple[str, list[Any]]]:
+        names = ["usage_frequency_count", "usage_frequency_interval", "commitment", "commitment_covers"]
+        return grouped_fields(self, [("Usage of all meters", names)])
+
+    @property
+    def conventions(self) -> list[Any]:
+        return [self[PREFIX + name] for name in CONVENTIONS]
+
+    @property
+    def finer_conventions(self) -> list[Any]:
+        return [self[PREFIX + name] for name in FINER]
+
+    @property
+    def opens_conventions(self) -> bool:
+        """Whether a convention differs from its default, so that it must not hide."""
+        shown = [self[PREFIX + name] for name in CONVENTIONS | FINER]
+        return any(field.errors or field.value() not in (None, "", field.field.initial) for field in shown)
+
+
+def _corrections() -> Any:
+    return choice(
+        "Usage that changes after its invoice becomes",
+        CORRECTIONS,
+        initial=Corrections.ADJUST,
+        required=False,
+        help_text="Late, backfilled or voided events of a billed period. Issued invoices never change.",
+    )
+
 
 class ProductForm(PriceForm):
     name = width(text("Name", attrs={"placeholder": "AI Platform"}), "mb-half")
     tax_category = width(choice("Tax category", TaxCategory.choices, initial=TaxCategory.SAAS), "mb-half")
     description = long_text("Description", rows=2)
+    corrections = _corrections()
     metadata = pairs()
 
     @property
     def text_group(self) -> list[tuple[str, list[Any]]]:
-        return grouped_fields(self, [("Product", ["name", "tax_category", "description"])])
+        return grouped_fields(self, [("Product", ["name", "tax_category", "description", "corrections"])])
 
 
 class ProductTextsForm(CommandForm):
@@ -288,6 +315,7 @@ class ProductTextsForm(CommandForm):
     name = width(text("Name", help_text="Issued invoices keep the name they were issued with."), "mb-half")
     tax_category = width(choice("Tax category", TaxCategory.choices), "mb-half")
     description = long_text("Description")
+    corrections = _corrections()
     metadata = pairs()
 
     def __init__(self, data: Any = None, *, request: Any, obj: Any = None, **kwargs: Any) -> None:
@@ -295,27 +323,20 @@ class ProductTextsForm(CommandForm):
             "name": obj.name,
             "tax_category": obj.tax_category,
             "description": obj.description,
+            "corrections": obj.corrections,
             "metadata": obj.metadata,
         }
         super().__init__(data, request=request, obj=obj, **kwargs)
         self.fields["metadata"].initial = obj.metadata
 
 
-def major_text(minor: Decimal, currency: str) -> str:
-    """A minor amount as it would be typed: "0.001", "49"."""
-    return plain(to_major(minor, currency))
-
-
 def price_initial(price: Price) -> dict[str, Any]:
     initial = {name: getattr(price, name) for name in PriceForm.base_fields if hasattr(price, name)}
-    return {**initial, "fixed_amount": major_text(price.fixed_amount, price.currency)}
-
-
-def charge_initial(charge: Any, currency: str) -> dict[str, Any]:
     return {
-        "meter": charge.meter_id,
-        "price_per_unit": major_text(charge.price_per_unit, currency),
-        "free_threshold": charge.free_threshold,
+        **initial,
+        "fixed_amount": major_text(price.fixed_amount, price.currency),
+        "commitment": major_text(price.commitment, price.currency),
+        **conventions_shown(price.conventions),
     }
 
 

@@ -7,18 +7,23 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from unfold.decorators import display
 
+from billing.admin.calculator import calculate
+from billing.admin.conventions import conventions_in_words
+from billing.admin.price_charts import cost_chart, tier_rows, unit_price_chart
 from billing.admin.price_forms import PriceForm, ProductForm, ProductTextsForm, digits_by_currency
-from billing.admin.words import charge_sentence, in_minor_words, price_sentence, terms_sentence
-from billing.models import Price, PriceType, Product, Subscription
+from billing.admin.words import charge_sentence, every, in_minor_words, model_name, price_sentence, terms_sentence
+from billing.models import Charge, Corrections, Price, PriceType, Product, Subscription
 from billing.models.subscriptions import RUNNING
+from billing.pricing import conventions_from_data
 from billing.products import (
     archive_product,
     change_price,
+    charge_rule,
     create_product,
     terms_of,
     unarchive_product,
@@ -111,6 +116,7 @@ class ProductAdmin(ArchivedTabs):
             description=data["description"] or None,
             tax_category=data["tax_category"],
             metadata=data["metadata"],
+            corrections=data["corrections"] or Corrections.ADJUST,
         )
 
     def edit(self, request: HttpRequest, obj: Any, form: Any) -> None:
@@ -121,6 +127,7 @@ class ProductAdmin(ArchivedTabs):
             description=data["description"] or None,
             tax_category=data["tax_category"],
             metadata=data["metadata"],
+            corrections=data["corrections"] or obj.corrections,
         )
 
     def form_context(self, request: HttpRequest, form: Any, obj: Any) -> Mapping[str, Any]:
@@ -132,6 +139,11 @@ class ProductAdmin(ArchivedTabs):
                 "<path:object_id>/price/",
                 self.admin_site.admin_view(self.price_view),
                 name="billing_product_price",
+            ),
+            path(
+                "<path:object_id>/calculate/",
+                self.admin_site.admin_view(self.calculate_view),
+                name="billing_product_calculate",
             ),
             *super().get_urls(),
         ]
@@ -184,6 +196,18 @@ class ProductAdmin(ArchivedTabs):
             },
         )
 
+    def calculate_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """What typed quantities would cost at the newest price. Changes nothing."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET"])
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        product = self.get_object(request, unquote(object_id))
+        if product is None:
+            raise Http404("There is no such product.")
+        calculation = calculate(product.current_price(), request.GET)
+        return TemplateResponse(request, "admin/billing/product/_calculation.html", {"calculation": calculation})
+
     # -- the page ----------------------------------------------------------------------------------------------
 
     def page_context(self, request: HttpRequest, obj: Any) -> Mapping[str, Any]:
@@ -196,14 +220,11 @@ class ProductAdmin(ArchivedTabs):
         return {
             "current": current,
             "sentence": price_sentence(current),
-            "charges": [
-                (
-                    charge,
-                    charge_sentence(charge, current.currency),
-                    in_minor_words(charge.price_per_unit, current.currency),
-                )
-                for charge in current.charges.all()
-            ],
+            "charges": [_charge_shown(charge, current) for charge in current.charges.all()],
+            "usage_period": every(current.usage_frequency_count, current.usage_frequency_interval),
+            "conventions": conventions_in_words(current.conventions),
+            "calculation": calculate(current, request.GET) if current.charges.all() else None,
+            "calculate_url": reverse("admin:billing_product_calculate", args=[obj.pk]),
             "versions": [(price, price_sentence(price)) for price in prices],
             "subscriptions": list(
                 Subscription.objects.filter(price__product=obj)
@@ -244,6 +265,24 @@ class ProductAdmin(ArchivedTabs):
         do=lambda product: unarchive_product(product=product),
         again="on sale",
     )
+
+
+def _charge_shown(charge: Charge, price: Price) -> dict[str, Any]:
+    """A charge as the page shows it: in words, as a table of tiers, drawn."""
+    rule, unit, currency = charge_rule(charge), charge.meter.measurement_unit, price.currency
+    charts = (
+        unit_price_chart(rule, unit=unit, currency=currency),
+        cost_chart(rule, conventions_from_data(price.conventions), unit=unit, currency=currency),
+    )
+    return {
+        "charge": charge,
+        "model": model_name(rule),
+        "sentence": charge_sentence(charge, currency),
+        "on_the_api": "“pricing”" if charge.price_per_unit is None else in_minor_words(charge.price_per_unit, currency),
+        "free_units": rule.free_units,
+        "tiers": tier_rows(rule, unit=unit, currency=currency),
+        "charts": [chart for chart in charts if chart is not None],
+    }
 
 
 def running_of(product: Product) -> int:

@@ -1,7 +1,8 @@
 """Billing runs: a dry run first, then the run with its progress, its invoices, and what it parked."""
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
@@ -20,8 +21,18 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateFilter
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
-from billing.cycles import due_subscriptions, preview_run, start_run
-from billing.models import BillingRun, RunOutcome, RunTrigger, Subscription
+from billing.cycles import ProposedInvoice, due_subscriptions, preview_run, start_run
+from billing.invoices import address_for
+from billing.models import (
+    BillingProfile,
+    BillingRun,
+    InvoiceReason,
+    InvoiceStatus,
+    RunOutcome,
+    RunTrigger,
+    Subscription,
+)
+from billing.money import add
 from billing.reports import run_results
 from billing.subscriptions import unpark
 from billing.tasks import enqueue_run
@@ -111,8 +122,12 @@ class BillingRunAdmin(PageAdmin):
         return int(obj.result.parked)
 
     @display(description="Invoices")
-    def invoices_number(self, obj: Any) -> int:
-        return int(obj.result.invoices)
+    def invoices_number(self, obj: Any) -> str:
+        result = obj.result
+        drafts = f"{result.drafts} draft{'' if result.drafts == 1 else 's'}" if result.drafts else ""
+        return ", ".join(
+            part for part in (f"{result.invoices}" if result.invoices or not drafts else "", drafts) if part
+        )
 
     @display(description="Total")
     def total_money(self, obj: Any) -> str:
@@ -201,6 +216,8 @@ class BillingRunAdmin(PageAdmin):
             "slow": obj.finished_at is None and not result.done and elapsed > 20,
             "seconds": int(elapsed),
             "invoices": list(obj.invoices.select_related("customer").order_by("pk")[:MOST_SHOWN]),
+            "held": obj.invoices.filter(status=InvoiceStatus.DRAFT, held_at__isnull=False).count(),
+            "combined": obj.invoices.filter(subscription__isnull=True).exclude(status=InvoiceStatus.VOID).count(),
             "parked": list(
                 obj.items.filter(outcome=RunOutcome.PARKED).select_related(
                     "subscription__customer", "subscription__price__product"
@@ -283,7 +300,8 @@ def dry_run(*, until: datetime, now: datetime, chosen: list[int] | None) -> dict
     proposals = list(preview_run(until=until, now=now, subscription_ids=ids[:MOST_SHOWN], on_failure=note))
     totals: dict[str, Decimal] = {}
     for proposal in proposals:
-        totals[proposal.currency] = totals.get(proposal.currency, Decimal(0)) + proposal.total
+        assert proposal.settled is not None, "a preview settles"  # noqa: S101
+        totals[proposal.currency] = add(totals.get(proposal.currency, Decimal(0)), proposal.settled.total)
     return {
         "asked": True,
         "until": until,
@@ -293,7 +311,27 @@ def dry_run(*, until: datetime, now: datetime, chosen: list[int] | None) -> dict
         "most_shown": MOST_SHOWN,
         "failed": failed,
         "totals": totals,
+        "draft_count": sum(1 for proposal in proposals if proposal.settled and proposal.settled.is_draft),
+        "combined": _sharing(proposals),
     }
+
+
+def _address(subscription: Subscription) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(address_for(subscription.customer, subscription).items()))
+
+
+def _sharing(proposals: Sequence[ProposedInvoice]) -> int:
+    """How many of them share an invoice with another of the same run: a dry run looks at each by itself."""
+    customers = [proposal.subscription.customer_id for proposal in proposals]
+    combining = set(
+        BillingProfile.objects.filter(customer__in=customers, combine_invoices=True).values_list("customer", flat=True)
+    )
+    shared = Counter(
+        (proposal.subscription.customer_id, proposal.currency, _address(proposal.subscription))
+        for proposal in proposals
+        if proposal.subscription.customer_id in combining and proposal.reason == InvoiceReason.CYCLE
+    )
+    return sum(count for count in shared.values() if count > 1)
 
 
 def hand_over(request: HttpRequest, run: BillingRun) -> None:

@@ -1,10 +1,13 @@
 """Subscriptions: begun, watched, ended; what they cost so far and what the next invoice will say."""
 
+import logging
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.contrib import admin, messages
+from django.db import OperationalError, connection, transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
@@ -13,23 +16,32 @@ from unfold.contrib.filters.admin import RangeDateFilter, RelatedDropdownFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
 
+from billing.admin.discounts import DiscountForm, EndDiscountForm, discount_rows, discount_words, not_ended
 from billing.admin.runs import MOST_CHOSEN, too_many_chosen
 from billing.admin.words import period_progress, price_sentence
+from billing.cycles import ProposedInvoice, preview_subscription
+from billing.discounts import add_discount, end_discount
 from billing.models import (
     BillingPeriod,
     Interval,
     Invoice,
+    LineKind,
     Price,
     PriceType,
     Product,
     Subscription,
 )
 from billing.models.subscriptions import RUNNING
+from billing.money import add
+from billing.periods import Period, PeriodInvalid, period_at
+from billing.profiles import profile_of
+from billing.proposals import UsageNotPriceable, fee_rule
 from billing.reports import usage_so_far
 from billing.subscriptions import (
     cancel_now,
     extend_expiry,
     move_next_billing_date,
+    reason_of,
     revoke_cancellation,
     schedule_cancellation,
     subscribe,
@@ -52,6 +64,8 @@ from customers.admin.forms import (
     width,
 )
 from customers.models import Customer
+
+logger = logging.getLogger(__name__)
 
 
 def recurring_products() -> QuerySet[Product]:
@@ -162,6 +176,8 @@ class SubscriptionAdmin(PageAdmin):
         "edit_details",
         "move_billing",
         "extend",
+        "add_discount",
+        "end_discount",
         "undo_cancel",
         "cancel_later",
         "cancel",
@@ -276,8 +292,14 @@ class SubscriptionAdmin(PageAdmin):
 
     def page_context(self, request: HttpRequest, obj: Any) -> Mapping[str, Any]:
         now = timezone.now()
-        so_far = usage_so_far(subscription=obj, now=now)
+        unpriced = ""
+        try:
+            so_far = usage_so_far(subscription=obj, now=now)
+        except UsageNotPriceable as error:
+            so_far, unpriced = None, error.message
         open_period = so_far.next_period if so_far else None
+        period = so_far.running.period if so_far else None
+        coming, trouble = next_invoice(obj, open_period, now)
         context: dict[str, Any] = {
             "sentence": price_sentence(obj.price),
             "usage": {"so_far": so_far, "running": so_far.running, "lines": usage_rows(so_far.running)}
@@ -289,17 +311,17 @@ class SubscriptionAdmin(PageAdmin):
             "closes_at": open_period.end + settings.LATENESS_WINDOW if open_period else None,
             "lateness_minutes": int(settings.LATENESS_WINDOW.total_seconds() // 60),
             "run_url": with_query(reverse("admin:billing_billingrun_start"), only=obj.pk),
+            "coming": coming,
+            "unpriced": unpriced,
+            "trouble": trouble,
+            "combined": profile_of(obj.customer).combine_invoices,
+            "discounts": discount_rows(obj, now=now, period_start=period.start if period else None),
+            "commitment": _commitment(obj, coming),
+            "fee_period": _fee_period(obj, now),
         }
-        if so_far:
-            period = so_far.running.period
-            last = open_period if so_far.is_early and open_period else period
+        if period:
             context["progress"] = period_progress(start=period.start, end=period.end, now=now)
             context["is_now"] = period.start <= now < period.end
-            ends = obj.cancel_at_period_end or not obj.is_running() or last.end >= obj.expires_at
-            fee = 0 if ends else obj.price.fixed_amount * obj.quantity
-            context["next_fee"] = fee
-            context["next_total"] = so_far.unbilled + fee
-            context["ends"] = ends
         return context
 
     # -- what can be done ----------------------------------------------------------------------------------------
@@ -359,6 +381,38 @@ class SubscriptionAdmin(PageAdmin):
         messages.success(request, f"It now expires on {obj.expires_at:%Y-%m-%d}.")
 
     @command(
+        title="Add a discount",
+        permission="change",
+        icon="sell",
+        explain=lambda subscription: [
+            "It is the last in the order and finds what the earlier ones left. What is billed already stays as it is.",
+            "A percentage may be off the fee, the usage or both. An amount is off one of them, in each period.",
+        ],
+        submit="Add it",
+        form_class=DiscountForm,
+        available=lambda subscription: subscription.is_running(),
+    )
+    def add_discount(self, request: HttpRequest, obj: Subscription, form: Any) -> None:
+        discount = add_discount(subscription=obj, now=timezone.now(), **form.terms())
+        self.log_change(request, obj, f"Added the discount “{discount.name}”: {discount_words(discount)}.")
+        messages.success(request, f"“{discount.name}” takes {discount_words(discount)}.")
+
+    @command(
+        title="End a discount",
+        permission="change",
+        icon="money_off",
+        explain="Periods that begin from now on have it no more; the running one keeps it.",
+        submit="End it",
+        form_class=EndDiscountForm,
+        available=lambda subscription: not_ended(subscription).exists(),
+    )
+    def end_discount(self, request: HttpRequest, obj: Subscription, form: Any) -> None:
+        discount = form.cleaned_data["discount"]
+        end_discount(discount=discount, now=timezone.now())
+        self.log_change(request, obj, f"Ended the discount “{discount.name}”.")
+        messages.success(request, f"“{discount.name}” counts for no period that begins from now on.")
+
+    @command(
         title="Cancel at period end",
         permission="cancel",
         icon="event_busy",
@@ -410,3 +464,45 @@ class SubscriptionAdmin(PageAdmin):
         )
         self.log_change(request, obj, "Cancelled.")
         messages.success(request, "The subscription is cancelled. Its last usage is on the next invoice.")
+
+
+# Another transaction may be billing this subscription right now; the page waits no longer for it.
+PATIENCE = "1s"
+
+
+def next_invoice(
+    subscription: Subscription, open_period: BillingPeriod | None, now: datetime
+) -> tuple[ProposedInvoice | None, str]:
+    """What the next closing would issue if nothing more were used, or why that cannot be said."""
+    until = open_period.end + settings.LATENESS_WINDOW if open_period else now
+    try:
+        with transaction.atomic():
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", [PATIENCE])
+            proposed = preview_subscription(subscription_id=subscription.pk, until=max(until, now), now=now)
+    except OperationalError:
+        return None, "It is being billed at this moment; look again."
+    except Exception as error:
+        # Billing would park it for this; the page says why, and shows the rest.
+        logger.exception("the next invoice of %s cannot be previewed", subscription.public_id)
+        return None, reason_of(error)
+    return (proposed[0] if proposed else None), ""
+
+
+def _commitment(subscription: Subscription, coming: ProposedInvoice | None) -> dict[str, Any] | None:
+    """What the commitment would add to the next invoice; None where the price has none."""
+    committed = subscription.price.commitment
+    if committed is None:
+        return None
+    added = [line for line in coming.lines if line.kind == LineKind.COMMITMENT] if coming else []
+    return {"amount": committed, "added": add(*(line.amount for line in added))}
+
+
+def _fee_period(subscription: Subscription, now: datetime) -> Period | None:
+    """The period that the fee is paid for, where it is longer than the usage's."""
+    if subscription.price.usage_frequency_interval is None or subscription.price.fixed_amount == 0:
+        return None
+    try:
+        return period_at(fee_rule(subscription), max(now, subscription.anchor))
+    except PeriodInvalid:
+        return None

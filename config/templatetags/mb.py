@@ -34,7 +34,7 @@ def _tag(name: str) -> None:
 
 for _name in ("grouped", "moment", "day", "ago", "as_sent"):
     _filter(_name)
-for _name in ("money", "unit_price", "quantity", "span", "badge", "money_totals", "money_list"):
+for _name in ("money", "unit_price", "quantity", "span", "badge", "money_totals", "money_list", "money_change"):
     _tag(_name)
 
 

@@ -115,7 +115,13 @@ def command(
     return decorate
 
 
-def link_action(*, title: str, permission: str, icon: str | None = None) -> Callable[[Callable[..., str]], Any]:
+def link_action(
+    *,
+    title: str,
+    permission: str,
+    icon: str | None = None,
+    available: Callable[[Any], bool] = lambda obj: True,
+) -> Callable[[Callable[..., str]], Any]:
     """A button that only leads somewhere: the method returns the address. Nothing changes."""
 
     def decorate(method: Callable[..., str]) -> Any:
@@ -134,7 +140,7 @@ def link_action(*, title: str, permission: str, icon: str | None = None) -> Call
             "variant": ActionVariant.DEFAULT,
             "attrs": {},
             "original_function_name": method.__name__,
-            "available": lambda obj: True,
+            "available": available,
         }.items():
             setattr(view, name, value)
         return view

@@ -59,7 +59,7 @@ class Chart:
     names: Sequence[str] = field(default_factory=list)
 
 
-def _short(number: Decimal) -> str:
+def short(number: Decimal) -> str:
     """A tick's label in at most five characters: 1.5k, 20M."""
     for size, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
         if number >= size:
@@ -67,7 +67,7 @@ def _short(number: Decimal) -> str:
     return grouped(number.normalize())
 
 
-def _ceiling(top: Decimal) -> Decimal:
+def round_top(top: Decimal) -> Decimal:
     """The round number at or above: 1, 2, 2.5 or 5 times a power of ten."""
     if top <= 0:
         return Decimal(1)
@@ -82,7 +82,7 @@ def _at(part: Decimal, whole: Decimal) -> str:
     return format((part / whole).quantize(Decimal("0.00001")), "f") if whole else "0"
 
 
-def _number(value: Decimal) -> str:
+def svg_number(value: Decimal) -> str:
     return format(value.quantize(Decimal("0.01")), "f")
 
 
@@ -93,7 +93,7 @@ def time_chart(
     count = max(len(days), 1)
     # Quantities may have hundreds of digits; a picture needs a few.
     shown = [[Decimal(format(v, ".6g")) if v else Decimal(0) for v in s.values] for s in series]
-    top = _ceiling(max((max(values, default=Decimal(0)) for values in shown), default=Decimal(0)))
+    top = round_top(max((max(values, default=Decimal(0)) for values in shown), default=Decimal(0)))
     if whole_numbers and top < 4:
         top = Decimal(4)
     column = WIDTH / count
@@ -112,10 +112,10 @@ def time_chart(
                     one.tone,
                     bars=[
                         {
-                            "x": _number(column * i + left),
-                            "y": _number(HEIGHT - h),
-                            "w": _number(each),
-                            "h": _number(h),
+                            "x": svg_number(column * i + left),
+                            "y": svg_number(HEIGHT - h),
+                            "w": svg_number(each),
+                            "h": svg_number(h),
                         }
                         for i, h in enumerate(heights)
                         if h
@@ -129,7 +129,7 @@ def time_chart(
                     one.kind,
                     one.tone,
                     points=" ".join(
-                        f"{_number(column * i + column / 2)},{_number(HEIGHT - h)}" for i, h in enumerate(heights)
+                        f"{svg_number(column * i + column / 2)},{svg_number(HEIGHT - h)}" for i, h in enumerate(heights)
                     ),
                 )
             )
@@ -149,11 +149,11 @@ def time_chart(
         unit=unit,
         labels=labels,
         series=drawn,
-        y_ticks=[Tick(_short(top * n / 4), str(n * 25)) for n in (0, 1, 2, 3, 4)]
+        y_ticks=[Tick(short(top * n / 4), str(n * 25)) for n in (0, 1, 2, 3, 4)]
         if not (whole_numbers and top % 4)
-        else [Tick(_short(top * n / 2), str(n * 50)) for n in (0, 1, 2)],
+        else [Tick(short(top * n / 2), str(n * 50)) for n in (0, 1, 2)],
         x_ticks=[
-            Tick(labels[i], _number(Decimal(100) * (2 * i + 1) / (2 * count))) for i in range(0, len(days), every)
+            Tick(labels[i], svg_number(Decimal(100) * (2 * i + 1) / (2 * count))) for i in range(0, len(days), every)
         ],
         summary=summary,
         rows=[(date_format(day, "j M Y"), [grouped(s.values[i]) for s in series]) for i, day in enumerate(days)],
@@ -219,4 +219,4 @@ def sparkline(values: Sequence[Decimal | int]) -> str:
     numbers = [Decimal(v) for v in values]
     top = max(numbers, default=Decimal(0)) or Decimal(1)
     step = Decimal(100) / max(len(numbers) - 1, 1)
-    return " ".join(f"{_number(step * i)},{_number(22 - 20 * v / top)}" for i, v in enumerate(numbers))
+    return " ".join(f"{svg_number(step * i)},{svg_number(22 - 20 * v / top)}" for i, v in enumerate(numbers))

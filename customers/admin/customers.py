@@ -14,12 +14,16 @@ from unfold.contrib.filters.admin import RangeDateFilter
 from unfold.decorators import display
 from unfold.enums import ActionVariant
 
+from billing.balances import move_balance
 from billing.invoices import charge_once
 from billing.models import Invoice, InvoiceStatus, PriceType, Product, Subscription
 from billing.models.subscriptions import RUNNING
+from billing.profiles import profile_of, set_profile
+from billing.proposals import UsageNotPriceable
 from billing.reports import customer_balance, usage_so_far
 from customers.admin.base import CommandForm, PageAdmin, command, link_action, with_query
-from customers.admin.formats import badge, moment
+from customers.admin.billing import AdjustForm, ProfileForm, holdings
+from customers.admin.formats import badge, moment, money
 from customers.admin.forms import grouped_fields, model_choice, pairs, text, whole_number, width
 from customers.customers import create_customer, update_customer
 from customers.models import Customer
@@ -126,7 +130,16 @@ class CustomerAdmin(PageAdmin):
     search_fields = ("name", "email", "public_id")
     list_filter = (("created_at", RangeDateFilter),)
     list_filter_submit = True
-    actions_detail = ("edit_details", "subscribe", "charge", "portal_link", "revoke_links")
+    actions_detail = (
+        "edit_details",
+        "subscribe",
+        "charge",
+        "adjust_balance",
+        "grant_credit",
+        "billing_profile",
+        "portal_link",
+        "revoke_links",
+    )
     empty_state = (
         "No customer yet",
         "A customer is who you bill. Create one here, or let your application do it with POST /customers.",
@@ -159,6 +172,15 @@ class CustomerAdmin(PageAdmin):
     def has_charge_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.may(request, "add_invoice", "billing")
 
+    def has_adjust_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request, "add_balanceentry", "billing")
+
+    def has_grant_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request, "add_creditgrant", "billing")
+
+    def has_profile_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.may(request, "change_billingprofile", "billing")
+
     # -- forms -----------------------------------------------------------------------------------------------
 
     def create(self, request: HttpRequest, form: Any) -> Customer:
@@ -173,7 +195,7 @@ class CustomerAdmin(PageAdmin):
         now = timezone.now()
         tab = request.GET.get("tab", "usage")
         tabs = [("usage", "Usage this period"), ("subscriptions", "Subscriptions"), ("invoices", "Invoices")]
-        tabs.append(("details", "Details"))
+        tabs += [("money", "Balance and credit"), ("details", "Details")]
         if tab not in dict(tabs):
             tab = "usage"
         subscriptions = list(
@@ -193,9 +215,17 @@ class CustomerAdmin(PageAdmin):
             context["usages"] = usage_now(subscriptions, now)
         elif tab == "invoices":
             context["invoices"] = list(Invoice.objects.filter(customer=obj).order_by("-created_at", "-id")[:50])
+            context["notes"] = list(obj.credit_notes.select_related("invoice")[:50])
             context["invoices_url"] = with_query(reverse("admin:billing_invoice_changelist"), q=obj.public_id)
+        elif tab == "money":
+            context.update(holdings(obj, now))
+            context["grants_url"] = with_query(
+                reverse("admin:billing_creditgrant_changelist"), q=obj.public_id, status="all"
+            )
+            context["balances_url"] = with_query(reverse("admin:billing_balance_changelist"), q=obj.public_id)
         elif tab == "details":
             context["links"] = list(obj.portal_links.all()[:5])
+            context["profile"] = profile_of(obj)
         return context
 
     # -- what can be done ------------------------------------------------------------------------------------
@@ -226,6 +256,44 @@ class CustomerAdmin(PageAdmin):
         self.log_change(request, obj, f"Invoiced {invoice}.")
         messages.success(request, f"Invoice {invoice} is issued.")
         return reverse("admin:billing_invoice_change", args=[invoice.pk])
+
+    @command(
+        title="Adjust balance",
+        permission="adjust",
+        icon="account_balance_wallet",
+        explain=lambda customer: (
+            f"The balance pays for invoices of {customer.name} when they are issued. It can never be less than nothing."
+        ),
+        submit="Move it",
+        form_class=AdjustForm,
+    )
+    def adjust_balance(self, request: HttpRequest, obj: Customer, form: Any) -> str:
+        entry = move_balance(customer=obj, now=timezone.now(), **form.movement())
+        currency = entry.balance.currency
+        self.log_change(request, obj, f"Moved the balance by {money(entry.amount, currency)}.")
+        messages.success(request, f"The balance is {money(entry.after, currency)} now.")
+        return with_query(self.page_url(obj), tab="money")
+
+    @link_action(title="Grant credit", permission="grant", icon="savings")
+    def grant_credit(self, request: HttpRequest, object_id: str) -> str:
+        return with_query(reverse("admin:billing_creditgrant_add"), customer=object_id)
+
+    @command(
+        title="Billing profile",
+        permission="profile",
+        icon="request_quote",
+        explain=lambda customer: (
+            f"How {customer.name} is billed where it differs from everybody. Issued invoices stay as they are."
+        ),
+        submit="Save",
+        form_class=ProfileForm,
+        own_page=True,
+    )
+    def billing_profile(self, request: HttpRequest, obj: Customer, form: Any) -> str:
+        set_profile(customer=obj, **form.cleaned_data)
+        self.log_change(request, obj, [{"changed": {"fields": list(form.changed_data)}}])
+        messages.success(request, "The billing profile is saved.")
+        return with_query(self.page_url(obj), tab="details")
 
     @command(
         title="Portal link",
@@ -304,7 +372,14 @@ def usage_now(subscriptions: list[Subscription], now: datetime) -> list[dict[str
     """The running period of each running subscription, as closing would rate it at this moment."""
     found = []
     for subscription in subscriptions:
-        if subscription.is_running() and (so_far := usage_so_far(subscription=subscription, now=now)):
+        if not subscription.is_running():
+            continue
+        try:
+            so_far = usage_so_far(subscription=subscription, now=now)
+        except UsageNotPriceable as error:
+            found.append({"subscription": subscription, "unpriced": error.message})
+            continue
+        if so_far is not None:
             running = so_far.running
             found.append(
                 {"subscription": subscription, "so_far": so_far, "running": running, "lines": usage_rows(running)}
@@ -313,12 +388,16 @@ def usage_now(subscriptions: list[Subscription], now: datetime) -> list[dict[str
 
 
 def usage_rows(running: Any) -> list[dict[str, Any]]:
-    """Each meter of a running period with how much of its free units are used, in whole per cent."""
+    """Each meter of a running period with how much of its free units are used, in whole per cent.
+
+    `model` is the word for a price that no single unit price says.
+    """
     rows = []
     for line in running.lines:
         free = line.free_units
         per_cent = None
         if free > 0:
             per_cent = int(min(max(line.quantity * 100 / free, 0), 100))
-        rows.append({"line": line, "per_cent": per_cent, "over": free > 0 and line.quantity > free})
+        model = str(line.explanation.get("model", "")).replace("_", " ")
+        rows.append({"line": line, "per_cent": per_cent, "over": free > 0 and line.quantity > free, "model": model})
     return rows

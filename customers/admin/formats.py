@@ -34,14 +34,19 @@ def money(minor: Decimal | int | str | None, currency: str) -> str:
     return DASH if minor is None else format_amount(Decimal(minor), currency)
 
 
+def money_change(minor: Decimal, currency: str) -> str:
+    """A change of an amount, with its sign: +$5.00 or -$12.30."""
+    return f"{'+' if minor > 0 else ''}{money(minor, currency)}"
+
+
 def money_list(totals: Mapping[str, Decimal]) -> str:
     """The same in one line: "$137.40, €20.00"."""
     return ", ".join(money(totals[c], c) for c in sorted(totals)) or "nothing"
 
 
-def unit_price(minor: Decimal | int | str, currency: str) -> str:
-    """A price per unit with all its digits: $0.001."""
-    return format_unit_price(Decimal(minor), currency)
+def unit_price(minor: Decimal | int | str | None, currency: str) -> str:
+    """A price per unit with all its digits: $0.001; a dash where there is no single one."""
+    return DASH if minor is None else format_unit_price(Decimal(minor), currency)
 
 
 def money_totals(totals: Mapping[str, Decimal]) -> SafeString:

@@ -249,6 +249,11 @@ def grouped_fields(form: forms.Form, groups: Sequence[tuple[str, Sequence[str]]]
 class SearchSelect(AutocompleteSelect):
     """Django's searching select; a chosen value that can be no key is shown as nothing chosen."""
 
+    def build_attrs(self, base_attrs: Any, extra_attrs: Any = None) -> Any:
+        # Django empties the placeholder, and with it what a screen reader calls the field.
+        attrs = super().build_attrs(base_attrs, extra_attrs)
+        return {**attrs, "data-placeholder": self.attrs.get("data-placeholder", "")}
+
     def optgroups(self, name: str, value: Any, attrs: Any = None) -> Any:
         return super().optgroups(name, [v for v in value if str(v).isascii() and str(v).isdigit()], attrs)
 

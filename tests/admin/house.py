@@ -14,10 +14,30 @@ from django.test import Client
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
+from billing.balances import move_balance
+from billing.credit_notes import credit_invoice
+from billing.credits import grant_credit
 from billing.cycles import start_run, work_run
-from billing.invoices import charge_once, mark_paid
-from billing.models import BillingRun, Invoice, Product, RunTrigger, Subscription
+from billing.invoices import charge_once, draft_invoice, mark_paid, propose_line
+from billing.models import (
+    Balance,
+    BillingRun,
+    CreditGrant,
+    CreditNote,
+    IgnoredCorrection,
+    Invoice,
+    LineKind,
+    NumberSeries,
+    Product,
+    RunTrigger,
+    Subscription,
+    TaxRate,
+)
+from billing.numbers import create_series
+from billing.pricing import rate_fee
 from billing.products import PriceTerms, create_product
+from billing.profiles import set_profile
+from billing.taxes import create_tax_rate
 from customers.clock import database_now
 from customers.keys import create_api_key
 from customers.models import ApiKey, Customer
@@ -42,9 +62,17 @@ class House:
     parked: Subscription
     open_invoice: Invoice
     paid_invoice: Invoice
+    credited_invoice: Invoice
+    note: CreditNote
+    draft: Invoice
+    series: NumberSeries
     run: BillingRun
     key: ApiKey
     task: PeriodicTask
+    tax_rate: TaxRate
+    balance: Balance
+    grant: CreditGrant
+    ignored: IgnoredCorrection
 
 
 def build_house(name: str = "Acme") -> House:
@@ -77,11 +105,57 @@ def build_house(name: str = "Acme") -> House:
     open_invoice = charge_once(customer=customer, product=once, now=now - hours(24 * 30))
     paid_invoice = charge_once(customer=customer, product=once, now=now)
     mark_paid(invoice=paid_invoice, now=now, note=name)
+    credited_invoice = charge_once(customer=customer, product=once, now=now)
+    note = credit_invoice(invoice=credited_invoice, reason=name, by=name, amount=Decimal(5000), now=now)
+    draft = draft_invoice(
+        customer=customer,
+        reason="one_time",
+        currency="USD",
+        lines=[
+            propose_line(
+                rate_fee(quantity=Decimal(1), fee=Decimal(20000)),
+                kind=LineKind.ONE_TIME,
+                description=name,
+                product=once,
+                currency="USD",
+            )
+        ],
+        now=now,
+        issue_at=now + hours(24),
+    )
+    series = create_series(name=name[:50], prefix="XY-")
     key, _ = create_api_key(name=name)
     create_portal_link(customer=customer, now=now)
     every, _ = IntervalSchedule.objects.get_or_create(every=1, period=IntervalSchedule.HOURS)
     task = PeriodicTask.objects.create(name=name, task="billing.tasks.close_due_cycles", interval=every)
     run.refresh_from_db()
+    # Last, so that no invoice of the house has to do with them.
+    tax_rate = create_tax_rate(name=name[:50], percent=Decimal(19), country="DE", region=name[:100])
+    held = move_balance(
+        customer=customer,
+        currency="USD",
+        amount=Decimal(5000),
+        kind="adjustment",
+        reason=f"{name} paid",
+        author=name,
+        now=now,
+    )
+    grant = grant_credit(customer=customer, name=name, amount=Decimal(10_000), currency="USD", author=name, now=now)
+    # Late usage of the closed period: some of it was found and ignored, some is found by whoever looks.
+    closed = subscription.periods.get(closed_at__isnull=False)
+    ignored = IgnoredCorrection.objects.create(
+        period=closed,
+        charge=subscription.price.charges.get(meter=calls),
+        currency="USD",
+        quantity=Decimal(5),
+        billable_units=Decimal(5),
+        exact_amount=Decimal(10),
+        amount=Decimal(10),
+        explanation={"text": f"{name} came late"},
+        found_at=now,
+    )
+    send(customer, 7, on=now - hours(24 * 29), received=now.isoformat())
+    set_profile(customer=customer, tax_exempt=True, exemption_reason=name, tax_id=name)
     return House(
         customer=customer,
         other=other,
@@ -94,9 +168,17 @@ def build_house(name: str = "Acme") -> House:
         parked=parked,
         open_invoice=open_invoice,
         paid_invoice=paid_invoice,
+        credited_invoice=credited_invoice,
+        note=note,
+        draft=draft,
+        series=series,
         run=run,
         key=key,
         task=task,
+        tax_rate=tax_rate,
+        balance=held.balance,
+        grant=grant,
+        ignored=ignored,
     )
 
 

@@ -44,8 +44,8 @@ def test_a_period_billed_ahead_says_so_and_asks_only_for_what_came_since(db: Non
             assert "Usage so far $31.00 Not billed yet $1.00" in page
             assert "billed after the period ends" not in page
         page = _page(reverse("admin:billing_subscription_change", args=[subscription.pk]))
-        assert "Usage since the early invoice $1.00" in page
-        assert "If nothing more is used $1.00" in page
+        assert "API calls, adjustment 23 Nov 2026 – 23 Dec 2026 $1.00 Total $1.00" in page
+        assert "The running period was billed early" in page
         assert "is over" not in page.split("Next invoice")[1]
         assert "To come" in page  # the period after it
         assert "Billed early" in page

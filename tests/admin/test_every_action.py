@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -18,7 +19,11 @@ from django.urls import reverse
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from billing.models import BillingRun, Invoice, InvoiceStatus, SubscriptionStatus
+from billing.balances import balance_of
+from billing.discounts import add_discount
+from billing.invoices import hold_invoice
+from billing.models import BillingRun, Invoice, InvoiceStatus, SubscriptionStatus, TaxRate
+from billing.profiles import profile_of
 from customers.models import PortalLink
 from meters.imports import accept_upload, go_on
 from meters.models import Event, EventImport, EventVoid
@@ -53,6 +58,10 @@ def _ends(house: House) -> None:
     type(house.ending).objects.filter(pk=house.ending.pk).update(cancel_at_period_end=True)
 
 
+def _discounted(house: House) -> None:
+    add_discount(subscription=house.ending, name="Launch", percent=Decimal(10), now=timezone.now())
+
+
 def _fresh(thing: Any) -> Any:
     return type(thing).objects.get(pk=thing.pk)
 
@@ -77,6 +86,15 @@ def _ago() -> str:
     return (timezone.now() - timedelta(days=3)).isoformat()
 
 
+def _write(rows: Any, **changes: Any) -> None:
+    rows.update(**changes)
+
+
+def _a_cycle(house: House) -> Invoice:
+    """An open invoice of a subscription."""
+    return house.subscription.invoices.filter(replaces=None).order_by("pk")[0]
+
+
 def _later() -> str:
     return (timezone.now() + timedelta(days=3)).strftime("%Y-%m-%dT%H:%M")
 
@@ -90,6 +108,18 @@ COMMANDS: dict[str, Case] = {
         "billing.add_invoice",
         lambda h: Invoice.objects.filter(customer=h.other, reason="one_time").exists(),
         lambda h: {"product": h.once.pk, "quantity": 2},
+    ),
+    "customers_customer_adjust_balance": Case(
+        lambda h: h.other,
+        "billing.add_balanceentry",
+        lambda h: balance_of(customer=h.other, currency="EUR") == 1250,
+        lambda h: {"direction": "give", "amount": "12.50", "currency": "EUR", "reason": "goodwill"},
+    ),
+    "customers_customer_billing_profile": Case(
+        lambda h: h.other,
+        "billing.change_billingprofile",
+        lambda h: profile_of(h.other).reverse_charge and profile_of(h.other).grace_hours == 48,
+        lambda h: {"reverse_charge": "on", "tax_id": "FR1", "grace_hours": 48},
     ),
     "customers_customer_portal_link": Case(
         lambda h: h.other, "customers.add_portallink", lambda h: PortalLink.objects.filter(customer=h.other).exists()
@@ -148,6 +178,19 @@ COMMANDS: dict[str, Case] = {
         lambda h: _fresh(h.ending).expires_at - timezone.now() > timedelta(days=365 * 24),
         lambda h: {"count": 25, "interval": "Year"},
     ),
+    "billing_subscription_add_discount": Case(
+        lambda h: h.ending,
+        "billing.change_subscription",
+        lambda h: [(d.name, d.percent) for d in h.ending.discounts.all()] == [("Launch", Decimal(10))],
+        lambda h: {"name": "Launch", "kind": "percent", "value": "10", "applies_to": "all"},
+    ),
+    "billing_subscription_end_discount": Case(
+        lambda h: h.ending,
+        "billing.change_subscription",
+        lambda h: h.ending.discounts.get().ends_at is not None,
+        lambda h: {"discount": h.ending.discounts.get().pk},
+        prepare=_discounted,
+    ),
     "billing_subscription_cancel_later": Case(
         lambda h: h.ending,
         "billing.cancel_subscription",
@@ -173,6 +216,48 @@ COMMANDS: dict[str, Case] = {
         ),
         lambda h: {"note": "transfer 7"},
     ),
+    "billing_invoice_issue": Case(
+        lambda h: h.draft, "billing.issue_invoice", lambda h: _fresh(h.draft).number is not None
+    ),
+    "billing_invoice_approve": Case(
+        lambda h: h.draft, "billing.issue_invoice", lambda h: _fresh(h.draft).approved_at is not None
+    ),
+    "billing_invoice_hold": Case(
+        lambda h: h.draft,
+        "billing.issue_invoice",
+        lambda h: _fresh(h.draft).hold_reason == "odd",
+        lambda h: {"reason": "odd"},
+    ),
+    "billing_invoice_release": Case(
+        lambda h: h.draft,
+        "billing.issue_invoice",
+        lambda h: _fresh(h.draft).held_at is None,
+        prepare=lambda h: hold_invoice(invoice=h.draft, reason="odd", now=timezone.now()),
+    ),
+    "billing_invoice_refresh": Case(
+        lambda h: h.draft,
+        "billing.issue_invoice",
+        lambda h: _fresh(h.draft).subtotal != 1,
+        prepare=lambda h: _write(Invoice.objects.filter(pk=h.draft.pk), subtotal=1),
+    ),
+    "billing_invoice_give_up": Case(
+        lambda h: h.open_invoice,
+        "billing.void_invoice",
+        lambda h: _fresh(h.open_invoice).status == InvoiceStatus.UNCOLLECTIBLE,
+        lambda h: {"reason": "bankrupt"},
+    ),
+    "billing_invoice_bill_again": Case(
+        _a_cycle,
+        "billing.void_invoice",
+        lambda h: Invoice.objects.filter(replaces=_a_cycle(h)).exists(),
+        lambda h: {"reason": "wrong price"},
+    ),
+    "billing_numberseries_correct": Case(
+        lambda h: h.series,
+        "billing.issue_invoice",
+        lambda h: _fresh(h.series).prefix == "YZ-",
+        lambda h: {"prefix": "YZ-", "first": 7},
+    ),
     "billing_invoice_void": Case(
         lambda h: h.open_invoice,
         "billing.void_invoice",
@@ -180,6 +265,27 @@ COMMANDS: dict[str, Case] = {
             _fresh(h.open_invoice).status == InvoiceStatus.VOID and _fresh(h.open_invoice).void_reason == "a mistake"
         ),
         lambda h: {"reason": "a mistake"},
+    ),
+    "billing_balance_adjust": Case(
+        lambda h: h.balance,
+        "billing.add_balanceentry",
+        lambda h: balance_of(customer=h.customer, currency="USD") == 3000,
+        lambda h: {"direction": "take", "amount": "20", "reason": "paid out"},
+    ),
+    "billing_creditgrant_withdraw": Case(
+        lambda h: h.grant,
+        "billing.withdraw_creditgrant",
+        lambda h: _fresh(h.grant).remaining == 0 and _fresh(h.grant).withdrawn_at is not None,
+        lambda h: {"reason": "a mistake"},
+    ),
+    "billing_taxrate_end": Case(
+        lambda h: h.tax_rate, "billing.change_taxrate", lambda h: _fresh(h.tax_rate).ends_at is not None
+    ),
+    "billing_taxrate_replace": Case(
+        lambda h: h.tax_rate,
+        "billing.change_taxrate",
+        lambda h: TaxRate.objects.filter(percent=21, starts_at=_fresh(h.tax_rate).ends_at).exists(),
+        lambda h: {"percent": "21"},
     ),
     "billing_billingrun_try_again": Case(
         lambda h: h.run,
@@ -197,6 +303,7 @@ COMMANDS: dict[str, Case] = {
 LINKS: dict[str, Link] = {
     "customers_customer_edit_details": Link(lambda h: h.customer, "customers.change_customer", "/edit/"),
     "customers_customer_subscribe": Link(lambda h: h.customer, "billing.add_subscription", "/add/?customer="),
+    "customers_customer_grant_credit": Link(lambda h: h.customer, "billing.add_creditgrant", "/add/?customer="),
     "meters_meter_edit_details": Link(lambda h: h.calls, "meters.change_meter", "/edit/"),
     "meters_event_void_many": Link(None, "meters.void_event", "/void/"),
     "meters_eventimport_import_a_file": Link(None, "meters.add_eventimport", "/upload/"),
@@ -204,10 +311,11 @@ LINKS: dict[str, Link] = {
     "billing_product_new_price": Link(lambda h: h.product, "billing.change_product", "/price/"),
     "billing_product_subscribe": Link(lambda h: h.product, "billing.add_subscription", "/add/?product="),
     "billing_subscription_edit_details": Link(lambda h: h.subscription, "billing.change_subscription", "/edit/"),
+    "billing_invoice_credit": Link(lambda h: h.open_invoice, "billing.credit_invoice", "/credit-note/"),
     "billing_billingrun_run_billing": Link(None, "billing.start_billingrun", "/start/"),
 }
-# Whoever may see an invoice may see it as PDF.
-VIEWING = {"billing_invoice_pdf"}
+# Whoever may see an invoice may see it as PDF, and have it verified (tests/admin/test_proofs.py).
+VIEWING = {"billing_invoice_pdf", "billing_creditnote_pdf", "billing_invoice_verify"}
 
 
 def _handed_over() -> list[str]:

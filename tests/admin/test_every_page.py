@@ -5,7 +5,7 @@ from typing import Any
 from django.test import Client
 from django.urls import reverse
 
-from billing.models import Invoice
+from billing.models import Invoice, InvoiceLine
 from tests.admin.house import House, nothing_changes, operator, registered, some
 
 MODELS = [name for name, _, _ in registered()]
@@ -41,6 +41,16 @@ class _Root:
             return True
 
 
+def _line_pages(house: House) -> list[str]:
+    """The events of a metered line, and what a line without any says."""
+    pages = []
+    for line in InvoiceLine.objects.filter(invoice__customer=house.customer, charge__isnull=False)[:2]:
+        address = reverse("admin:billing_invoice_line_events", args=[line.invoice_id, line.pk])
+        pages += [address, f"{address}?after=nonsense"]
+    assert pages
+    return pages
+
+
 def other_pages(house: House) -> list[str]:
     """Pages that belong to no model's list, form or row."""
     start = reverse("admin:billing_billingrun_start")
@@ -48,6 +58,7 @@ def other_pages(house: House) -> list[str]:
     meter = reverse("admin:meters_meter_change", args=[house.tokens.pk])
     return [
         reverse("admin:index"),
+        reverse("admin:billing_ignoredcorrection_pending"),
         start,
         f"{start}?until=&only=",
         f"{start}?until=2026-01-01T00:00&only={house.subscription.pk}",
@@ -55,9 +66,28 @@ def other_pages(house: House) -> list[str]:
         f"{start}?until=9999-01-01T00:00&only=",
         reverse("admin:billing_billingrun_progress", args=[house.run.pk]),
         reverse("admin:billing_product_price", args=[house.product.pk]),
+        reverse("admin:billing_product_calculate", args=[house.product.pk]),
         reverse("admin:billing_invoice_document", args=[house.open_invoice.pk]),
-        *(f"{customer}?tab={tab}" for tab in ("usage", "subscriptions", "invoices", "details", "nonsense")),
+        reverse("admin:billing_invoice_verify", args=[house.open_invoice.pk]),
+        *_line_pages(house),
+        *(
+            reverse("admin:billing_invoice_change", args=[invoice.pk])
+            for invoice in (house.paid_invoice, house.credited_invoice, house.draft)
+        ),
+        *(
+            reverse("admin:billing_invoice_credit_note", args=[invoice.pk])
+            for invoice in (house.open_invoice, house.credited_invoice, house.draft)
+        ),
+        reverse("admin:billing_creditnote_document", args=[house.note.pk]),
+        reverse("admin:billing_numberseries_change", args=[house.series.pk]),
+        *(f"{customer}?tab={tab}" for tab in ("usage", "subscriptions", "invoices", "money", "details", "nonsense")),
         *(f"{meter}?days={days}" for days in ("7", "90", "-1", "x")),
+        *(
+            reverse(f"admin:billing_{name}_change", args=[row.pk]) + f"?page={page}"
+            for name, row in (("balance", house.balance), ("creditgrant", house.grant))
+            for page in ("1", "-1", "x", "99999999999")
+        ),
+        reverse("admin:billing_creditgrant_add") + f"?customer={house.customer.pk}",
         reverse("admin:meters_event_changelist") + "?event_name=api.call&customer=cus_acme",
         reverse("admin:meters_event_changelist") + "?customer=nobody",
         reverse("admin:meters_event_changelist") + "?q=nothing-like-it",
@@ -135,7 +165,13 @@ def test_every_object_of_the_house_is_registered() -> None:
         "billing_product",
         "billing_subscription",
         "billing_invoice",
+        "billing_creditnote",
+        "billing_numberseries",
         "billing_payment",
+        "billing_balance",
+        "billing_creditgrant",
+        "billing_taxrate",
+        "billing_ignoredcorrection",
         "billing_billingrun",
         "django_celery_beat_periodictask",
         "auth_user",
@@ -160,7 +196,11 @@ def test_an_issued_invoice_is_read_only(house: House, root: Client) -> None:
 
 def test_every_admin_list_is_known_to_the_menu(house: House, root: Client) -> None:
     page = root.get(reverse("admin:index")).content.decode()
-    hidden = {"django_celery_beat_intervalschedule", "django_celery_beat_crontabschedule"}
+    hidden = {
+        "django_celery_beat_intervalschedule",
+        "django_celery_beat_crontabschedule",
+        "billing_ignoredcorrection",  # beside what is pending, which is in the menu
+    }
     for name, _, _ in registered():
         if name not in hidden:
             assert f'href="{reverse(f"admin:{name}_changelist")}"' in page, name

@@ -8,6 +8,7 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from billing.admin.row_fields import RowsField
 from billing.models import Charge, Price, Product
 from customers.models import Customer
 from meters.models import Meter
@@ -204,7 +205,13 @@ def typed(answer: Any) -> dict[str, Any]:
     sent = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
     sent |= {"charges-TOTAL_FORMS": len(form.rows.forms), "charges-INITIAL_FORMS": len(form.rows.forms)}
     for n, row in enumerate(form.rows.forms):
-        sent |= {f"charges-{n}-{name}": row.get_initial_for_field(field, name) for name, field in row.fields.items()}
+        for name, field in row.fields.items():
+            shown = row.get_initial_for_field(field, name)
+            if isinstance(field, RowsField):
+                for column in field.columns:
+                    sent[f"charges-{n}-{name}_{column.name}"] = [line.get(column.name, "") for line in shown or []]
+            else:
+                sent[f"charges-{n}-{name}"] = shown
     return {name: value for name, value in sent.items() if value not in (None, False)}
 
 

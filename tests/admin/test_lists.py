@@ -8,6 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from billing.credit_notes import credit_invoice
 from billing.cycles import start_run
 from billing.invoices import charge_once
 from billing.models import RunTrigger
@@ -23,6 +24,7 @@ LISTS = [
     "billing_product",
     "billing_subscription",
     "billing_invoice",
+    "billing_creditnote",
     "billing_payment",
     "billing_billingrun",
 ]
@@ -40,7 +42,8 @@ def _more(first: int, last: int) -> None:
             name=f"Once {n}", terms=PriceTerms(type="one_time_price", currency="USD", fixed_amount=Decimal(5))
         )
         subscribed(customer, product, on=now.isoformat())
-        charge_once(customer=customer, product=once, now=now)
+        invoice = charge_once(customer=customer, product=once, now=now)
+        credit_invoice(invoice=invoice, reason="Outage", now=now, amount=Decimal(2))
         send(customer, 2, on=now, name=f"event.{n}")
         start_run(trigger=RunTrigger.ADMIN, until=now, now=now)
         create_api_key(name=f"key {n}")

@@ -15,7 +15,9 @@ pytestmark = pytest.mark.browser
 
 VERSION = "4.11.0"
 SERIOUS = ("serious", "critical")
-PORTAL = ("/portal/", "plan", "/portal/invoices/", "invoice", "/portal/nowhere/")
+PORTAL = ("/portal/", "plan", "/portal/invoices/", "invoice", "events", "/portal/balance/", "/portal/nowhere/")
+# Of a customer with tiers and a credit note.
+CREDITED = ("/portal/invoices/", "INV", "CN-")
 ADMIN = (
     "/admin/",
     "/admin/customers/customer/",
@@ -23,6 +25,30 @@ ADMIN = (
     "/admin/billing/product/add/",
     "/admin/billing/invoice/",
     "/admin/billing/billingrun/start/",
+    "/admin/billing/subscription/",
+    "Hooli",
+    "/admin/billing/ignoredcorrection/pending/",
+    "/admin/billing/ignoredcorrection/",
+    "/admin/billing/taxrate/",
+    "/admin/billing/taxrate/add/",
+    "/admin/billing/creditgrant/add/",
+    "/admin/billing/creditgrant/",
+    "Yearly prepayment",
+    "of their customer",
+    "/admin/billing/invoice/?status=held",
+    "draft inv_",
+    "/admin/billing/creditnote/",
+    "CN-",
+    "INV-",
+    "Credit note",
+    "/admin/billing/numberseries/",
+    "/admin/billing/invoice/",
+    "INV-",
+    "The events behind this line",
+    "/admin/billing/invoice/",
+    "INV-",
+    "Verify",
+    "Verify!",
 )
 PASSWORD = "only-for-this-test-9"
 
@@ -64,6 +90,12 @@ def page(browser: Browser, scheme: str) -> Iterator[Page]:
     context.close()
 
 
+def open_all(page: Page) -> None:
+    """Everything that folds, so that axe sees it."""
+    page.wait_for_load_state("load")
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+
+
 def wrong(page: Page, axe: str) -> list[str]:
     """What axe calls serious or critical, with where it is."""
     page.evaluate(axe)
@@ -91,9 +123,19 @@ def test_axe_finds_nothing_serious_on_a_customers_pages(
         elif place == "invoice":
             page.goto(f"{live_stack.base_url}/portal/invoices/")
             page.get_by_role("link", name=story["invoice"]).first.click()
+        elif place == "events":
+            page.locator(".others li a").first.click()
         else:
             page.goto(f"{live_stack.base_url}{place}")
         page.wait_for_load_state("load")
+        found += wrong(page, axe)
+    page.goto(story["credited"])
+    for place in CREDITED:
+        if place.startswith("/"):
+            page.goto(f"{live_stack.base_url}{place}")
+        else:
+            page.locator("tbody th a", has_text=place).first.click()
+        open_all(page)
         found += wrong(page, axe)
     page.context.clear_cookies()
     page.goto(f"{live_stack.base_url}/portal/")
@@ -101,14 +143,25 @@ def test_axe_finds_nothing_serious_on_a_customers_pages(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_the_admins_pages(page: Page, axe: str, live_stack: Stack, operator: str) -> None:
+def test_axe_finds_nothing_serious_on_the_admins_pages(
+    page: Page, axe: str, live_stack: Stack, story: dict[str, str], operator: str
+) -> None:
     page.goto(f"{live_stack.base_url}/admin/")
     page.locator("[name=username]").fill(operator)
     page.locator("[name=password]").fill(PASSWORD)
     page.locator("[type=submit]").click()
     found = []
     for place in ADMIN:
-        page.goto(f"{live_stack.base_url}{place}")
-        page.wait_for_load_state("load")
+        if place == "Yearly prepayment":
+            page.get_by_role("link", name=place).first.click()
+        elif place == "of their customer":
+            page.locator(".mb-sub a").click()
+        elif place.endswith("!"):
+            page.get_by_role("button", name=place.rstrip("!")).click()
+        elif not place.startswith("/"):
+            page.get_by_role("link", name=place).first.click()
+        else:
+            page.goto(f"{live_stack.base_url}{place}")
+        open_all(page)
         found += wrong(page, axe)
     assert found == []

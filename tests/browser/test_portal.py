@@ -64,13 +64,20 @@ def test_a_customer_finds_usage_periods_and_invoices(
     expect(page.get_by_role("row")).to_have_count(3 if size is WIDE else 2)
     assert is_within_the_window(page)
     page.get_by_role("link", name=story["invoice"], exact=True).click()
-    expect(page.get_by_text("2,500 calls − 1,000 free = 1,500 × $0.02 = $30.00")).to_be_visible()
+    expect(page.get_by_text("2,500 calls − 1,000 free = 1,500 × $0.02 = $30.00").first).to_be_visible()
     assert is_within_the_window(page)
     with page.expect_download() as download:
         page.get_by_role("link", name="Download PDF").click()
     assert download.value.suggested_filename == f"{story['invoice']}.pdf"
     download.value.save_as(tmp_path / "invoice.pdf")
     assert (tmp_path / "invoice.pdf").read_bytes().startswith(b"%PDF")
+
+    page.get_by_role("link", name="Balance", exact=True).click()
+    expect(page.locator(".money .first dd")).to_have_text("$12.50")
+    expect(page.get_by_text("Thank you for your <b>patience</b>")).to_be_visible()
+    page.locator("summary", has_text="Yearly prepayment").click()
+    expect(page.get_by_text("$500.00 of $500.00 left, never expires.")).to_be_visible()
+    assert is_within_the_window(page)
 
     assert page.locator("b").count() == 0  # the customer's name holds a tag
     assert watch.wrong == []
