@@ -1,6 +1,6 @@
 from django.urls import path
 
-from customers.portal import views
+from customers.portal import events, views
 
 app_name = "portal"
 
@@ -14,6 +14,11 @@ urlpatterns = [
     path("invoices/", views.invoices, name="invoices"),
     path("invoices/<str:invoice_id>/", views.invoice, name="invoice"),
     path("invoices/<str:invoice_id>/pdf", views.invoice_pdf, name="invoice_pdf"),
+    path("invoices/<str:invoice_id>/lines/<int:position>/events/", events.line_events, name="line_events"),
+    path("invoices/<str:invoice_id>/lines/<int:position>/events.csv", events.line_events_csv, name="line_events_csv"),
+    path("credit-notes/<str:note_id>/", views.credit_note, name="credit_note"),
+    path("credit-notes/<str:note_id>/pdf", views.credit_note_pdf, name="credit_note_pdf"),
+    path("balance/", views.balance, name="balance"),
     # Anything else under here is a customer's mistake, so it gets a customer's page and not the API's JSON.
     path("<path:rest>", views.nowhere, name="nowhere"),
 ]

@@ -12,12 +12,24 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 
+from billing.credits import credit_of
 from billing.cycles import PeriodUsage, usage_history
 from billing.documents import day_in_words, span_in_words
 from billing.invoices import ProposedLine
-from billing.models import BillingPeriod, Invoice, InvoiceLine, LineKind, Subscription, SubscriptionStatus
+from billing.models import (
+    BillingPeriod,
+    Covers,
+    Invoice,
+    InvoiceLine,
+    InvoiceStatus,
+    LineKind,
+    Subscription,
+    SubscriptionStatus,
+)
 from billing.money import add, format_amount, format_unit_price, format_units, plain
+from billing.proposals import fee_beginning
 from billing.reports import usage_so_far
+from billing.taxes import tax_for
 from customers.models import Customer
 from customers.portal.charts import DayChart, DayValue, day_chart, percent
 from meters.models import Aggregation, Meter
@@ -91,6 +103,9 @@ class PlanView:
     next_fee: str
     next_total: str
     next_invoice_on: str
+    # What the plan costs at least, and what the next invoice does not show yet; empty where there is neither.
+    at_least: str
+    before: str
     is_trial: bool
     ending: str
     meters: tuple[MeterView, ...]
@@ -107,6 +122,8 @@ class HistoryLine:
     charged: str
     unit_price: str
     amount: str
+    # How it comes about, where no single price per unit says it.
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +134,8 @@ class HistoryView:
     period: str
     total: str
     lines: tuple[HistoryLine, ...]
+    # What was added to reach the plan's commitment; empty where nothing was.
+    commitment: str
     invoice_id: str
     invoice_number: str
 
@@ -153,6 +172,8 @@ def plan_view(*, subscription: Subscription, now: datetime) -> PlanView | None:
         usage_so_far=money(running.total),
         next_fee=money(fee) if fee else "",
         next_total=money(add(so_far.unbilled, fee)),
+        at_least=_at_least(subscription, period),
+        before=_before(subscription, now),
         next_invoice_on=day_in_words(billed_next.end, zone),
         is_trial=period.is_trial,
         ending=_ending(subscription, zone),
@@ -239,6 +260,9 @@ def invoice_status(*, invoice: Invoice, now: datetime) -> tuple[str, str]:
     """A status and its word for a customer."""
     if invoice.is_overdue(now=now):
         return "overdue", "Overdue"
+    if invoice.status == InvoiceStatus.UNCOLLECTIBLE:
+        # That nobody expects the money any more is the operator's business: it is still asked for.
+        return ("overdue", "Overdue") if invoice.due_at and invoice.due_at < now else ("issued", "Open")
     return invoice.status, invoice.get_status_display()
 
 
@@ -267,6 +291,8 @@ def _sentence(line: ProposedLine, currency: str, *, is_trial: bool) -> str:
     assert line.charge is not None, "usage is billed by charge"  # noqa: S101
     unit = line.measurement_unit
     threshold = format_units(Decimal(line.charge.free_threshold))
+    if line.unit_price is None or line.charge.terms is not None:
+        return "Free during the trial" if is_trial else str(line.explanation["text"])
     price = format_unit_price(line.unit_price, currency)
     if is_trial:
         return f"Free during the trial, then {price} each"
@@ -316,19 +342,27 @@ def _history_view(item: PeriodUsage, zone: ZoneInfo) -> HistoryView:
     return HistoryView(
         period_id=item.period.pk,
         period=span_in_words(item.period.start, item.period.end, zone),
-        total=format_amount(add(*(charge.amount for charge in item.charges)), currency),
+        total=format_amount(add(item.commitment, *(charge.amount for charge in item.charges)), currency),
         lines=tuple(
             HistoryLine(
                 name=used.charge.meter.name,
                 unit=used.charge.meter.measurement_unit,
                 quantity=format_units(used.consumed_units),
-                free=format_units(Decimal(used.charge.free_threshold)),
+                free=format_units(
+                    used.free_units if used.charge.terms is not None else Decimal(used.charge.free_threshold)
+                ),
                 charged=format_units(used.chargeable_units),
-                unit_price=format_unit_price(used.charge.price_per_unit, currency),
+                unit_price=(
+                    format_unit_price(used.charge.price_per_unit, currency)
+                    if used.charge.price_per_unit is not None
+                    else "–"
+                ),
                 amount=format_amount(used.amount, currency),
+                texts=() if used.charge.price_per_unit is not None else tuple(text for text in used.texts if text),
             )
             for used in item.charges
         ),
+        commitment=format_amount(item.commitment, currency) if item.commitment else "",
         invoice_id=item.invoice.public_id if item.invoice else "",
         invoice_number=(item.invoice.number or "") if item.invoice else "",
     )
@@ -336,10 +370,34 @@ def _history_view(item: PeriodUsage, zone: ZoneInfo) -> HistoryView:
 
 def _next_fee(subscription: Subscription, period: BillingPeriod) -> Decimal:
     """The fee that the next invoice asks for, in advance; none where the subscription ends with this period."""
-    goes_on = (
-        subscription.is_running() and not subscription.cancel_at_period_end and period.end < subscription.expires_at
-    )
-    return subscription.price.fixed_amount * subscription.quantity if goes_on else Decimal(0)
+    if not subscription.is_running() or subscription.cancel_at_period_end:
+        return Decimal(0)
+    return fee_beginning(subscription, period.end)
+
+
+def _at_least(subscription: Subscription, period: BillingPeriod) -> str:
+    """The commitment in a sentence; nothing in a trial, where usage is free."""
+    price = subscription.price
+    if price.commitment is None or period.is_trial:
+        return ""
+    what = "usage and fee together come" if price.commitment_covers == Covers.ALL else "usage comes"
+    part = " A partial period has its share of it." if period.whole_start is not None else ""
+    return f"In each period {what} to at least {format_amount(price.commitment, price.currency)}.{part}"
+
+
+def _before(subscription: Subscription, now: datetime) -> str:
+    """What is still taken off or added when the next invoice is issued: "before prepaid credit and tax"."""
+    customer, price = subscription.customer, subscription.price
+    taxes = tax_for(
+        customer=customer,
+        address=subscription.billing_address or customer.billing_address,
+        tax_category=price.product.tax_category,
+        now=now,
+    ).taxes
+    waiting = ["prepaid credit"] if credit_of(customer=customer, currency=price.currency, at=now) else []
+    if taxes and not price.tax_inclusive:
+        waiting.append("tax")
+    return f"before {' and '.join(waiting)}" if waiting else ""
 
 
 def _ending(subscription: Subscription, zone: ZoneInfo) -> str:

@@ -13,10 +13,22 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
-from billing.documents import day_in_words, invoice_document, render_pdf, span_in_words
-from billing.models import BillingPeriod, Invoice, InvoiceStatus, Subscription
+from billing.credit_notes import ASKING, owed
+from billing.documents import (
+    credit_note_document,
+    day_in_words,
+    invoice_document,
+    render_credit_note_pdf,
+    render_pdf,
+    span_in_words,
+)
+from billing.models import BillingPeriod, CreditNote, Invoice, InvoiceStatus, Subscription
 from billing.money import format_amount
+from billing.proposals import UsageNotPriceable
+from billing.reckonings import reckonings
 from customers.portal.access import Visit, guarded, let_in, no_access, portal_page, show_out
+from customers.portal.events import metered_lines
+from customers.portal.holdings import balance_entries, grant_views, holdings_view, movement_views
 from customers.portal.usage import csv_rows, history_views, invoice_status, plan_view
 from customers.portal_links import find_portal_link
 
@@ -24,6 +36,7 @@ from customers.portal_links import find_portal_link
 PLANS_IN_FULL = 4
 PERIODS_PER_PAGE = 12
 INVOICES_PER_PAGE = 25
+MOVEMENTS_PER_PAGE = 25
 # No customer turns further pages than this, and an offset beyond it would only cost the database time.
 LAST_PAGE = 10_000
 _LARGEST_ROW = 2**63 - 1
@@ -40,6 +53,19 @@ class InvoiceRow:
     issued_on: str
     due_on: str
     period: str
+    total: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNoteRow:
+    """A credit note in a list."""
+
+    public_id: str
+    number: str
+    invoice_id: str
+    invoice_number: str
+    issued_on: str
+    reason: str
     total: str
 
 
@@ -71,17 +97,25 @@ def _home(request: HttpRequest, visit: Visit) -> HttpResponse:
     mine = list(_subscriptions(visit))
     current = [subscription for subscription in mine if subscription.is_running()]
     past = [subscription for subscription in mine if not subscription.is_running()]
-    plans = [plan_view(subscription=subscription, now=visit.now) for subscription in current[:PLANS_IN_FULL]]
-    unpaid = _invoices(visit).filter(status=InvoiceStatus.ISSUED).order_by("due_at", "pk")
+    plans, unpriced = [], []
+    for subscription in current[:PLANS_IN_FULL]:
+        try:
+            plans.append(plan_view(subscription=subscription, now=visit.now))
+        except UsageNotPriceable:
+            unpriced.append(subscription)
+    unpaid = _invoices(visit).filter(status__in=ASKING).order_by("due_at", "pk")
     return _page(
         request,
         visit,
         "portal/home.html",
         section="usage",
         plans=[plan for plan in plans if plan is not None],
+        unpriced=unpriced,
         more_plans=current[PLANS_IN_FULL:],
         past_plans=past,
-        unpaid=[_invoice_row(invoice, visit) for invoice in unpaid[:3]],
+        unpaid=[
+            (_invoice_row(invoice, visit), format_amount(owed(invoice), invoice.currency)) for invoice in unpaid[:3]
+        ],
         unpaid_more=unpaid.count() > 3,
     )
 
@@ -89,9 +123,12 @@ def _home(request: HttpRequest, visit: Visit) -> HttpResponse:
 def _plan(request: HttpRequest, visit: Visit, subscription_id: str) -> HttpResponse:
     subscription = get_object_or_404(_subscriptions(visit), public_id=subscription_id)
     number = _page_number(request)
-    view = plan_view(subscription=subscription, now=visit.now)
-    first = number * PERIODS_PER_PAGE
-    found = history_views(subscription=subscription, now=visit.now, offset=first, limit=PERIODS_PER_PAGE + 1)
+    first, found, view, unpriced = number * PERIODS_PER_PAGE, [], None, []
+    try:
+        view = plan_view(subscription=subscription, now=visit.now)
+        found = history_views(subscription=subscription, now=visit.now, offset=first, limit=PERIODS_PER_PAGE + 1)
+    except UsageNotPriceable:
+        unpriced = [subscription]
     history = found[:PERIODS_PER_PAGE]
     # One that was billed ahead goes on, so it still stands above.
     top = view if view is not None and (view.running or not view.closed) else None
@@ -102,6 +139,7 @@ def _plan(request: HttpRequest, visit: Visit, subscription_id: str) -> HttpRespo
         section="usage",
         plan=top,
         subscription=subscription,
+        unpriced=unpriced,
         # The one above stands there with its charts.
         history=[item for item in history if not (top and item.period_id == top.period_id)],
         newer=number - 1 if number else None,
@@ -133,6 +171,8 @@ def _invoice_list(request: HttpRequest, visit: Visit) -> HttpResponse:
         "portal/invoices.html",
         section="invoices",
         invoices=[_invoice_row(invoice, visit) for invoice in found[:INVOICES_PER_PAGE]],
+        # The newest; an older one stands on its invoice's page.
+        notes=[_note_row(note) for note in _notes(visit)[:INVOICES_PER_PAGE]] if not number else [],
         newer=number - 1 if number else None,
         older=number + 1 if len(found) > INVOICES_PER_PAGE else None,
     )
@@ -147,15 +187,60 @@ def _invoice(request: HttpRequest, visit: Visit, invoice_id: str) -> HttpRespons
         section="invoices",
         invoice=_invoice_row(invoice, visit),
         document=invoice_document(invoice=invoice),
+        notes=[_note_row(note) for note in _notes(visit).filter(invoice=invoice)],
+        reckonings=reckonings(
+            invoice.lines.select_related("charge__meter").order_by("position"),
+            currency=invoice.currency,
+            for_customer=True,
+        ),
+        metered=metered_lines(invoice),
     )
 
 
 def _invoice_pdf(request: HttpRequest, visit: Visit, invoice_id: str) -> HttpResponse:
     invoice = get_object_or_404(_invoices(visit), public_id=invoice_id)
-    response = HttpResponse(render_pdf(invoice=invoice), content_type="application/pdf")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", invoice.number or invoice.public_id)
+    return _pdf(render_pdf(invoice=invoice), invoice.number or invoice.public_id)
+
+
+def _credit_note(request: HttpRequest, visit: Visit, note_id: str) -> HttpResponse:
+    note = get_object_or_404(_notes(visit), public_id=note_id)
+    return _page(
+        request,
+        visit,
+        "portal/credit_note.html",
+        section="invoices",
+        note=_note_row(note),
+        document=credit_note_document(note=note),
+    )
+
+
+def _credit_note_pdf(request: HttpRequest, visit: Visit, note_id: str) -> HttpResponse:
+    note = get_object_or_404(_notes(visit), public_id=note_id)
+    return _pdf(render_credit_note_pdf(note=note), note.number)
+
+
+def _pdf(pdf: bytes, number: str) -> HttpResponse:
+    response = HttpResponse(pdf, content_type="application/pdf")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", number)
     response["Content-Disposition"] = f'attachment; filename="{name}.pdf"'
     return response
+
+
+def _balance(request: HttpRequest, visit: Visit) -> HttpResponse:
+    number = _page_number(request)
+    first = number * MOVEMENTS_PER_PAGE
+    found = list(balance_entries(visit.customer)[first : first + MOVEMENTS_PER_PAGE + 1])
+    return _page(
+        request,
+        visit,
+        "portal/balance.html",
+        section="balance",
+        holdings=holdings_view(customer=visit.customer, now=visit.now),
+        grants=grant_views(customer=visit.customer, now=visit.now),
+        movements=movement_views(found[:MOVEMENTS_PER_PAGE]),
+        newer=number - 1 if number else None,
+        older=number + 1 if len(found) > MOVEMENTS_PER_PAGE else None,
+    )
 
 
 def _nowhere(request: HttpRequest, visit: Visit, rest: str) -> HttpResponse:
@@ -168,6 +253,9 @@ usage_csv = portal_page(_usage_csv)
 invoices = portal_page(_invoice_list)
 invoice = portal_page(_invoice)
 invoice_pdf = portal_page(_invoice_pdf)
+credit_note = portal_page(_credit_note)
+credit_note_pdf = portal_page(_credit_note_pdf)
+balance = portal_page(_balance)
 nowhere = portal_page(_nowhere)
 leave = portal_page(_leave, methods=("POST",))
 
@@ -184,6 +272,23 @@ def _subscriptions(visit: Visit) -> QuerySet[Subscription]:
 def _invoices(visit: Visit) -> QuerySet[Invoice]:
     """The visitor's invoices. A draft is the operator's business."""
     return Invoice.objects.filter(customer=visit.customer).exclude(status=InvoiceStatus.DRAFT)
+
+
+def _notes(visit: Visit) -> QuerySet[CreditNote]:
+    return CreditNote.objects.filter(customer=visit.customer).select_related("invoice").order_by("-issued_at", "-pk")
+
+
+def _note_row(note: CreditNote) -> CreditNoteRow:
+    prepaid = f" + {format_amount(note.credit, note.currency)} of prepaid credit" if note.credit else ""
+    return CreditNoteRow(
+        public_id=note.public_id,
+        number=note.number,
+        invoice_id=note.invoice.public_id,
+        invoice_number=note.invoice.number or "",
+        issued_on=day_in_words(note.issued_at, ZoneInfo(note.invoice.time_zone)),
+        reason=note.reason,
+        total=f"{format_amount(note.total, note.currency)}{prepaid}",
+    )
 
 
 def _invoice_row(invoice: Invoice, visit: Visit) -> InvoiceRow:

@@ -1,10 +1,14 @@
 """Nobody sees another customer's. Every route under /portal/ is walked, and a new one without a case fails."""
 
+from decimal import Decimal
+from typing import Any
+
 import pytest
 import time_machine
 from django.test import Client
 from django.urls import URLPattern
 
+from billing.credit_notes import credit_invoice
 from billing.models import Invoice
 from customers.models import Customer
 from customers.portal.urls import urlpatterns
@@ -15,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 NOW = "2026-02-10T12:00"
 # Routes that name nothing of a customer's.
-_NAMELESS = {"home", "enter", "closed", "leave", "invoices", "nowhere"}
+_NAMELESS = {"home", "enter", "closed", "leave", "invoices", "balance", "nowhere"}
 
 
 def owned_paths(customer_name: str) -> dict[str, str]:
@@ -24,12 +28,22 @@ def owned_paths(customer_name: str) -> dict[str, str]:
     subscription, invoice = billed(customer, name=f"{customer_name} plan")
     period = subscription.periods.order_by("start").first()
     assert period is not None
+    note = credit_invoice(invoice=invoice, reason=f"{customer_name} asked", now=at(NOW), amount=Decimal(100))
     return {
+        "credit_note": f"/portal/credit-notes/{note.public_id}/",
+        "credit_note_pdf": f"/portal/credit-notes/{note.public_id}/pdf",
         "plan": f"/portal/plans/{subscription.public_id}/",
         "usage_csv": f"/portal/periods/{period.pk}/usage.csv",
         "invoice": f"/portal/invoices/{invoice.public_id}/",
         "invoice_pdf": f"/portal/invoices/{invoice.public_id}/pdf",
+        "line_events": f"/portal/invoices/{invoice.public_id}/lines/2/events/",
+        "line_events_csv": f"/portal/invoices/{invoice.public_id}/lines/2/events.csv",
     }
+
+
+def body_of(answer: Any) -> bytes:
+    """The whole answer, also of one that comes in pieces."""
+    return b"".join(answer.streaming_content) if answer.streaming else bytes(answer.content)
 
 
 def test_every_route_has_a_case_here() -> None:
@@ -45,7 +59,7 @@ def test_each_customer_sees_their_own_and_gets_404_for_the_others() -> None:
             for route, path in paths[name].items():
                 answer = client.get(path)
                 assert answer.status_code == 200, route
-                assert other.encode() not in answer.content, route
+                assert other.encode() not in body_of(answer), route
             for route, path in paths[other].items():
                 answer = client.get(path)
                 assert answer.status_code == 404, route
@@ -58,7 +72,13 @@ def test_each_customer_sees_their_own_and_gets_404_for_the_others() -> None:
 
 def test_without_a_link_nothing_opens() -> None:
     with time_machine.travel(at(NOW), tick=False):
-        for path in [*owned_paths("Acme").values(), "/portal/", "/portal/invoices/", "/portal/whatever/else"]:
+        for path in [
+            *owned_paths("Acme").values(),
+            "/portal/",
+            "/portal/invoices/",
+            "/portal/balance/",
+            "/portal/whatever/else",
+        ]:
             answer = Client().get(path)
             assert answer.status_code == 403, path
             assert b"Acme" not in answer.content
@@ -69,7 +89,8 @@ def test_a_draft_is_not_the_customers_yet() -> None:
         customer = acme()
         draft = Invoice.objects.create(customer=customer, reason="one_time", currency="USD", customer_name="Acme")
         client = come_in(customer, on=NOW)
-        for path in (f"/portal/invoices/{draft.public_id}/", f"/portal/invoices/{draft.public_id}/pdf"):
+        for path in ("", "pdf", "lines/1/events/", "lines/1/events.csv"):
+            path = f"/portal/invoices/{draft.public_id}/{path}"
             assert client.get(path).status_code == 404
         assert draft.public_id not in client.get("/portal/invoices/").content.decode()
 
