@@ -1,6 +1,6 @@
 """Metering beside its limits. Each figure is a ratio to something measured in the same run, on the same server.
 
-    python -m benchmarks [batches] [singles] [rolling] [usage] [footprint] [--large] [--seconds 6]
+    python -m benchmarks [batches] [singles] [rolling] [usage] [footprint] [evidence] [closing] [--large] [--seconds 6]
 
 An embedded PostgreSQL of its own, as durable as `make run` has it; the real gunicorn on loopback; clients, web server
 and database share this machine's cores. `--large` adds the customer of ten million events to `usage` (minutes).
@@ -452,9 +452,70 @@ def footprint(web: Web, seconds: float) -> None:
     )
 
 
+# -- 6 ---------------------------------------------------------------------------------------------------------
+
+
+def evidence(*, large: bool) -> None:
+    """What proving a line costs when its period is closed, and again when it is verified: the raw log is read."""
+    from meters.evidence import counted_events, newest_watermark, recount
+    from meters.models import Meter
+
+    say("\n6. The evidence of one line, beside one bare aggregate (count and sum) of the same events")
+    sizes = [10_000, 100_000, 1_000_000, *([10_000_000] if large else [])]
+    customers = {}
+    for size in sizes:
+        customers[size] = make_customer()
+        fill([customers[size].pk], size, "proved")
+    make_meters(2, "proved")
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    start = end - timedelta(days=32)
+    found = []
+    watermark = newest_watermark()
+    for size in sizes:
+        for meter in Meter.objects.filter(event_name="proved").order_by("pk"):
+            asked: dict[str, Any] = {
+                "meter": meter,
+                "customer": customers[size],
+                "start": start,
+                "end": end,
+                "up_to": watermark,
+            }
+            bare, took = [], []
+            for _ in range(3):
+                begun = time.perf_counter()
+                sql(
+                    "SELECT count(*), sum((metadata ->> 'tokens')::numeric) FROM meters_event WHERE customer_id = %s"
+                    " AND event_name = 'proved' AND timestamp >= %s AND timestamp < %s",
+                    [customers[size].pk, start, end],
+                )
+                bare.append(time.perf_counter() - begun)
+                begun = time.perf_counter()
+                counted = recount(**asked)
+                took.append(time.perf_counter() - begun)
+                assert counted.events == size, counted
+            begun = time.perf_counter()
+            assert sum(1 for _ in counted_events(**asked)) == size
+            listed = time.perf_counter() - begun
+            say(
+                f"  {size:>10,} events, {meter.aggregation}: {min(took) * 1000:,.0f} ms,"
+                f" {min(took) / min(bare):.1f} times the aggregate ({min(bare) * 1000:,.0f} ms);"
+                f" listed one by one in {listed:,.1f} s"
+            )
+            found.append(
+                {
+                    "events": size,
+                    "meter": meter.aggregation,
+                    "seconds": round(min(took), 4),
+                    "bare": round(min(bare), 4),
+                    "listed": round(listed, 3),
+                }
+            )
+    record("evidence", {"runs": found})
+
+
 # --------------------------------------------------------------------------------------------------------------
 
-NAMES = ("batches", "singles", "rolling", "usage", "footprint")
+NAMES = ("batches", "singles", "rolling", "usage", "footprint", "evidence", "closing")
 
 
 def main() -> None:
@@ -494,6 +555,14 @@ def run(name: str, seconds: float, large: bool) -> None:
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0)
+    if name == "evidence":
+        evidence(large=large)
+        return
+    if name == "closing":
+        from benchmarks.closing import closing
+
+        closing()
+        return
     with web_server() as web:
         if name == "usage":
             usage(web, seconds, large=large)

@@ -1,4 +1,7 @@
-"""A demo with a history worth looking at: the seed's plans, six customers with different habits, sixty days of events.
+"""A demo with a history worth looking at: six plans, eight customers with different habits, sixty days of events.
+
+It shows one of each: tiers with a commitment, a yearly plan with monthly usage, a discount, prepaid credit, tax, a
+credit note, a draft in review, and late events that will correct a billed period.
 
 Made through the same functions users call, day by day on a simulated clock, so that its invoices are real ones. The
 same day gives the same demo: the randomness is seeded.
@@ -7,18 +10,24 @@ same day gives the same demo: the randomness is seeded.
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from django.db import connection, transaction
 
-from billing.cycles import start_scheduled_run, work_run
-from billing.invoices import charge_once, mark_paid
-from billing.models import Interval, Invoice, InvoiceStatus, PriceType, Product
+from billing.credit_notes import credit_invoice
+from billing.credits import grant_credit
+from billing.cycles import issue_due_drafts, start_scheduled_run, work_run
+from billing.discounts import add_discount
+from billing.invoices import charge_once, hold_invoice, mark_paid
+from billing.models import Interval, Invoice, InvoiceReason, InvoiceStatus, PriceType, Product, Subscription
+from billing.pricing import ChargeRule, Graduated, Package, Tier
 from billing.products import ChargeTerms, PriceTerms, create_product
+from billing.profiles import set_profile
 from billing.subscriptions import advance_periods, cancel_now, subscribe
+from billing.taxes import create_tax_rate
 from customers.customers import create_customer
 from customers.errors import DomainError
 from customers.models import Customer
@@ -55,6 +64,16 @@ _TABLES = [
     "billing_payment",
     "billing_billingrun",
     "billing_runitem",
+    "billing_discount",
+    "billing_ignoredcorrection",
+    "billing_creditnote",
+    "billing_creditnoteline",
+    "billing_balance",
+    "billing_balanceentry",
+    "billing_creditgrant",
+    "billing_grantentry",
+    "billing_billingprofile",
+    "billing_taxrate",
 ]
 
 
@@ -146,7 +165,7 @@ CAST = (
         "SE",
         "API",
         33,
-        Habit(lambda day, dice: dice.uniform(0, 60) if day % 3 else 0),
+        Habit(lambda day, dice: dice.uniform(30, 130) if day % 3 else 0),
         pays_after=2,
     ),
     Cast(
@@ -159,7 +178,28 @@ CAST = (
         Habit(lambda day, dice: max(0.0, 160 - 4 * day) * dice.uniform(0.8, 1.2)),
         leaves=17,
     ),
+    Cast(
+        "cus_meridian",
+        "Meridian Analytics",
+        "billing@meridian.example",
+        "NL",
+        "Scale",
+        59,
+        Habit(lambda day, dice: _weekly(day, 75, 30) * dice.uniform(0.8, 1.2)),
+        pays_after=4,
+    ),
+    Cast(
+        "cus_fjord",
+        "Fjord Studios",
+        "office@fjord.example",
+        "NO",
+        "Studio",
+        50,
+        Habit(lambda day, dice: 0.0, images=lambda day, dice: _weekly(day, 16, 4) * dice.uniform(0.6, 1.4)),
+    ),
 )
+# Taxes that the demo's seller owes; a customer elsewhere pays none.
+TAXES = (("VAT", "20", "GB"), ("VAT", "21", "NL"), ("VAT", "25", "SE"), ("GST", "5", "CA"))
 
 
 def is_empty() -> bool:
@@ -182,11 +222,57 @@ def make_demo(*, now: datetime, on_progress: Callable[[int], None] | None = None
         )
         for who in CAST
     }
+    _terms(customers)
     for day in range(DAYS + 1):
         today = first_day + timedelta(days=day)
         _live_through(day, today, min(today + timedelta(days=1), now), customers, products, dice)
         if on_progress is not None:
             on_progress(day)
+    _late_events(first_day, now)
+    for draft in Invoice.objects.filter(status=InvoiceStatus.DRAFT, customer__public_id="cus_solo"):
+        hold_invoice(invoice=draft, reason="Her first bill with VAT: look at it before it goes out.", now=now)
+
+
+def _terms(customers: dict[str, Customer]) -> None:
+    """What an operator enters once: tax rates, and how some customers are billed."""
+    for name, percent, country in TAXES:
+        create_tax_rate(name=name, percent=Decimal(percent), country=country)
+    set_profile(customer=customers["cus_abc"], reverse_charge=True, tax_id="DE811223344")
+    # Her last invoice is a draft for a week; `make_demo` leaves it held.
+    set_profile(customer=customers["cus_solo"], grace_hours=7 * 24)
+
+
+def _welcome(subscription: Subscription, *, now: datetime) -> None:
+    """Meridian begins with a discount and prepaid credit."""
+    if subscription.price.product.name != "Scale":
+        return
+    add_discount(subscription=subscription, name="Launch offer", percent=Decimal(10), applies_to="usage", now=now)
+    grant_credit(
+        customer=subscription.customer,
+        name="Prepaid with the contract",
+        amount=Decimal(6000),
+        currency="USD",
+        expires_at=now + timedelta(days=365),
+        author="demo",
+        now=now,
+    )
+
+
+def _late_events(first_day: datetime, now: datetime) -> None:
+    """Events of a period that is billed, which arrive today: the next invoice corrects it."""
+    _send(
+        [
+            EventInput(
+                event_id=f"demo_late_image_{number}",
+                customer_id=FIRST_CUSTOMER,
+                event_name="image.generated",
+                timestamp=(first_day + timedelta(days=12, hours=15, minutes=number)).isoformat(),
+                metadata={"size": "1024x1024", "model": "dall-e-3"},
+            )
+            for number in range(40)
+        ],
+        now=now,
+    )
 
 
 def _live_through(
@@ -201,7 +287,8 @@ def _live_through(
     for who in CAST:
         customer = customers[who.customer_id]
         if who.joined == DAYS - day:
-            subscribe(customer=customer, product=products[who.plan], now=start + timedelta(hours=9))
+            sold = subscribe(customer=customer, product=products[who.plan], now=start + timedelta(hours=9))
+            _welcome(sold, now=start + timedelta(hours=9))
         if who.leaves == DAYS - day:
             cancel_now(subscription=customer.subscriptions.get(), now=start + timedelta(hours=12), reason="demo")
         joined, left = who.joined >= DAYS - day, who.leaves is not None and who.leaves >= DAYS - day
@@ -213,7 +300,10 @@ def _live_through(
     run = start_scheduled_run(now=end)
     if run is not None:
         work_run(run=run, clock=lambda: end)
+    issue_due_drafts(clock=lambda: end)
     _pay(end)
+    if day == DAYS - 9:
+        _give_back(end)
 
 
 def _events(who: Cast, day: int, start: datetime, end: datetime, dice: random.Random) -> Iterator[EventInput]:
@@ -272,6 +362,12 @@ def _pay(now: datetime) -> None:
         after = patience[invoice.customer.public_id]
         if after is not None and invoice.issued_at is not None and invoice.issued_at + timedelta(days=after) <= now:
             mark_paid(invoice=invoice, now=now, note="bank transfer")
+
+
+def _give_back(now: datetime) -> None:
+    """A fifth of the onboarding day is given back after it was paid; it goes onto the balance."""
+    invoice = Invoice.objects.get(customer__public_id=FIRST_CUSTOMER, reason=InvoiceReason.ONE_TIME)
+    credit_invoice(invoice=invoice, amount=Decimal(10000), reason="The afternoon fell through", by="demo", now=now)
 
 
 def _products() -> dict[str, Product]:
@@ -342,6 +438,40 @@ def _products() -> dict[str, Product]:
             terms=monthly(4900, ChargeTerms(calls, Decimal(1), 4000)),
             metadata=MARK,
         ),
+        "Scale": create_product(
+            name="Scale",
+            description="Calls get cheaper by the tier; $45 a month at least.",
+            terms=replace(
+                monthly(
+                    0,
+                    ChargeTerms.of(
+                        calls,
+                        ChargeRule(
+                            Graduated(
+                                (
+                                    Tier(Decimal(500), Decimal(3)),
+                                    Tier(Decimal(1500), Decimal(2)),
+                                    Tier(None, Decimal(1)),
+                                )
+                            )
+                        ),
+                    ),
+                ),
+                commitment=Decimal(4500),
+            ),
+            metadata=MARK,
+        ),
+        "Studio": create_product(
+            name="Studio",
+            description="$480 a year, and $4 for each 100 images a month after 50 free ones.",
+            terms=replace(
+                monthly(48000, ChargeTerms.of(images, ChargeRule(Package(Decimal(400), Decimal(100)), Decimal(50)))),
+                payment_frequency_interval=Interval.YEAR,
+                usage_frequency_count=1,
+                usage_frequency_interval=Interval.MONTH,
+            ),
+            metadata=MARK,
+        ),
         "Onboarding": create_product(
             name="Onboarding",
             description="A day with our engineers.",
@@ -363,3 +493,4 @@ def empty_everything() -> None:
         # Checks put off to the commit would stand in the way of a reset in the transaction that made the rows.
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
         cursor.execute(f"TRUNCATE {', '.join(_TABLES)} RESTART IDENTITY")
+        cursor.execute("SET CONSTRAINTS ALL DEFERRED")
