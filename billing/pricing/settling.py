@@ -343,13 +343,7 @@ def _largest_remainder(exact: Sequence[Fraction], whole: Fraction) -> list[Fract
     floors = [Fraction(one.numerator // one.denominator) for one in exact]
     left = whole - sum(floors, NOTHING)
     order = sorted(range(len(exact)), key=lambda index: (floors[index] - exact[index], index))
-    position = 0
-    while left and order:
-        unit = min(Fraction(1), left) if left > 0 else max(Fraction(-1), left)
-        floors[order[position % len(order)]] += unit
-        left -= unit
-        position += 1
-    return floors
+    return _handed_out(floors, left, order)
 
 
 def _nudged(
@@ -359,13 +353,19 @@ def _nudged(
     parts = list(single)
     left = whole - sum(parts, NOTHING)
     order = sorted(range(len(parts)), key=lambda index: (-abs(sizes[index]), index))
+    return _handed_out(parts, left, order, begin=begin)
+
+
+def _handed_out(parts: Sequence[Fraction], left: Fraction, order: Sequence[int], *, begin: int = 0) -> list[Fraction]:
+    """The parts with what is left given to them in this order, a unit each, from the top again until nothing is."""
+    given = list(parts)
     position = begin
     while left and order:
         unit = min(Fraction(1), left) if left > 0 else max(Fraction(-1), left)
-        parts[order[position % len(order)]] += unit
+        given[order[position % len(order)]] += unit
         left -= unit
         position += 1
-    return parts
+    return given
 
 
 def _by_net(
