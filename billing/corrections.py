@@ -283,20 +283,26 @@ class Pending:
         return dict(sorted(found.items()))
 
 
+def reached_by_backfill() -> Exists:
+    """Of billing periods: whether usage came or was voided in them that no run has looked at yet."""
+    return Exists(
+        Backfill.objects.filter(
+            seen_at__isnull=True,
+            customer=OuterRef("subscription__customer"),
+            first__lt=OuterRef("end"),
+            last__gte=OuterRef("start"),
+        )
+    )
+
+
 def pending_corrections(*, limit: int = MOST_PERIODS) -> Pending:
     """Every closed period that will be compared again, and differs by now; before any of it is billed."""
-    reached = Backfill.objects.filter(
-        seen_at__isnull=True,
-        customer=OuterRef("subscription__customer"),
-        first__lt=OuterRef("end"),
-        last__gte=OuterRef("start"),
-    )
     in_draft = InvoiceLine.objects.filter(
         subscription=OuterRef("subscription"), period_start=OuterRef("start"), invoice__status=InvoiceStatus.DRAFT
     ).exclude(kind=LineKind.FEE)
     watched = (
         BillingPeriod.objects.filter(closed_at__isnull=False)
-        .filter(Q(watch_until__isnull=False) | Exists(reached))
+        .filter(Q(watch_until__isnull=False) | reached_by_backfill())
         .exclude(Exists(in_draft))
         .select_related("subscription__customer", "subscription__price__product")
         .order_by("subscription", "start")

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from billing.corrections import apply_corrections, count_anew
+from billing.corrections import apply_corrections, count_anew, reached_by_backfill
 from billing.credits import lock_holdings
 from billing.invoices import (
     InvoiceNotDraft,
@@ -126,13 +126,7 @@ def due_subscriptions(*, until: datetime) -> QuerySet[Subscription]:
     """Subscriptions with a period to close at `until`, or over with a late correction to bill. Parked ones wait."""
     cutoff = until - settings.LATENESS_WINDOW
     periods = BillingPeriod.objects.filter(subscription=OuterRef("pk"))
-    reached = Backfill.objects.filter(
-        seen_at__isnull=True,
-        customer=OuterRef("subscription__customer"),
-        first__lt=OuterRef("end"),
-        last__gte=OuterRef("start"),
-    )
-    to_compare = periods.filter(closed_at__isnull=False).filter(Q(watch_until__lte=until) | Exists(reached))
+    to_compare = periods.filter(closed_at__isnull=False).filter(Q(watch_until__lte=until) | reached_by_backfill())
     return Subscription.objects.filter(parked_at__isnull=True).filter(
         Exists(periods.filter(closed_at__isnull=True, end__lte=cutoff)) | (~Q(status__in=RUNNING) & Exists(to_compare))
     )
