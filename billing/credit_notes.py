@@ -32,6 +32,7 @@ from billing.models import (
     Payment,
     PaymentStatus,
 )
+from billing.models.invoices import OPEN
 from billing.money import add, format_amount, plain, spread
 from billing.numbers import CREDIT_NOTES, take_number
 from customers.errors import Conflict
@@ -39,8 +40,6 @@ from customers.errors import Conflict
 ZERO = Decimal(0)
 # What may be credited: what a customer has been given, and has not been taken back whole.
 CREDITABLE = (InvoiceStatus.ISSUED, InvoiceStatus.PAID, InvoiceStatus.UNCOLLECTIBLE)
-# Where an invoice still asks for money.
-ASKING = (InvoiceStatus.ISSUED, InvoiceStatus.UNCOLLECTIBLE)
 
 
 class InvoiceNotCreditable(Conflict):
@@ -77,7 +76,7 @@ class ProposedCredit:
 
 def owed(invoice: Invoice) -> Decimal:
     """What an open or uncollectible invoice still asks for: what was due, less its credit notes. Else nothing."""
-    if invoice.status not in ASKING:
+    if invoice.status not in OPEN:
         return ZERO
     noted = invoice.credit_notes.aggregate(all=Sum("to_invoice"))["all"] or ZERO
     return max(add(invoice.due, -noted), ZERO)
@@ -230,7 +229,7 @@ def credit_invoice(
             reason=note.reason,
             author=by,
         )
-    if invoice.status in ASKING:
+    if invoice.status in OPEN:
         _ask_for(invoice, proposed.owed, now)
     return note
 
@@ -241,7 +240,7 @@ def _ask_for(invoice: Invoice, rest: Decimal, now: datetime) -> None:
     if rest:
         payment.update(amount=rest, updated_at=now)
         return
-    Invoice.objects.filter(pk=invoice.pk, status__in=ASKING).update(status=InvoiceStatus.PAID, paid_at=now)
+    Invoice.objects.filter(pk=invoice.pk, status__in=OPEN).update(status=InvoiceStatus.PAID, paid_at=now)
     payment.update(amount=rest, status=PaymentStatus.SUCCEEDED, updated_at=now)
     invoice.refresh_from_db()
 

@@ -38,6 +38,7 @@ from billing.models import (
     Product,
     Subscription,
 )
+from billing.models.invoices import OPEN
 from billing.money import add, plain
 from billing.numbers import INVOICES, take_number
 from billing.pricing import LineToSettle, RatedLine, explain, rate_fee
@@ -50,8 +51,6 @@ from meters.evidence import Evidence
 
 # Far above any invoice, and far below what its column holds.
 LARGEST_AMOUNT = Decimal(10) ** 28
-# An invoice can still be taken back or given up in these.
-OPEN = (InvoiceStatus.ISSUED, InvoiceStatus.UNCOLLECTIBLE)
 
 
 class InvoiceNotPayable(Conflict):
@@ -444,10 +443,7 @@ def void_invoice(*, invoice: Invoice, reason: str, now: datetime, bill_again: bo
         raise InvoiceNotVoidable("Say why the invoice is void.", status=400)
     lock_holdings(customer=invoice.customer, currency=invoice.currency)
     row = Invoice.objects.select_for_update().get(pk=invoice.pk)
-    # Paid without money: from prepaid credit and the balance alone.
-    took_something = row.total != 0 or row.credit != 0
-    without_money = row.status == InvoiceStatus.PAID and row.due == 0 and took_something
-    if row.status not in OPEN and not without_money:
+    if row.status not in OPEN and not row.is_paid_without_money():
         invoice.refresh_from_db()
         raise InvoiceNotVoidable(f"{invoice} is {invoice.get_status_display().lower()}, so it cannot be voided.")
     if row.credit_notes.exists():

@@ -23,7 +23,6 @@ from billing.credit_notes import CREDITABLE, ProposedCredit, credit_invoice, lin
 from billing.cycles import issue_now, refresh_draft, regenerate_invoice
 from billing.documents import invoice_document, render_pdf
 from billing.invoices import (
-    OPEN,
     approve_invoice,
     hold_invoice,
     mark_paid,
@@ -32,6 +31,7 @@ from billing.invoices import (
     void_invoice,
 )
 from billing.models import CreditNote, Invoice, InvoiceStatus
+from billing.models.invoices import OPEN
 from billing.reckonings import reckonings
 from customers.admin.base import CommandForm, PageAdmin, command, link_action
 from customers.admin.formats import badge, day, money
@@ -444,9 +444,7 @@ class InvoiceAdmin(ProvesInvoices, PageAdmin):
 
 def can_be_void(invoice: Invoice) -> bool:
     """Only decides whether the button is offered: an invoice that money was paid for, or credited, is not."""
-    took_something = invoice.total != 0 or invoice.credit != 0
-    without_money = invoice.status == InvoiceStatus.PAID and invoice.due == 0 and took_something
-    return (invoice.status in OPEN or without_money) and not invoice.credit_notes.exists()
+    return (invoice.status in OPEN or invoice.is_paid_without_money()) and not invoice.credit_notes.exists()
 
 
 _TABS = {

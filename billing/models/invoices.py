@@ -23,6 +23,10 @@ class InvoiceStatus(models.TextChoices):
     UNCOLLECTIBLE = "uncollectible", "Uncollectible"
 
 
+# Those that still ask to be paid, whether anybody expects it or not.
+OPEN = (InvoiceStatus.ISSUED, InvoiceStatus.UNCOLLECTIBLE)
+
+
 class InvoiceReason(models.TextChoices):
     """What made it necessary."""
 
@@ -155,6 +159,11 @@ class Invoice(models.Model):
 
     def __str__(self) -> str:
         return self.number or f"draft {self.public_id}"
+
+    def is_paid_without_money(self) -> bool:
+        """Whether prepaid credit and the balance paid it whole; one that never cost anything was not paid by them."""
+        took_something = self.total != 0 or self.credit != 0
+        return self.status == InvoiceStatus.PAID and self.due == 0 and took_something
 
     def is_overdue(self, *, now: datetime) -> bool:
         return self.status == InvoiceStatus.ISSUED and self.due_at is not None and self.due_at < now

@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
-from billing.credit_notes import ASKING, owed
+from billing.credit_notes import owed
 from billing.documents import (
     credit_note_document,
     day_in_words,
@@ -23,6 +23,7 @@ from billing.documents import (
     span_in_words,
 )
 from billing.models import BillingPeriod, CreditNote, Invoice, InvoiceStatus, Subscription
+from billing.models.invoices import OPEN
 from billing.money import format_amount
 from billing.proposals import UsageNotPriceable
 from billing.reckonings import reckonings
@@ -103,7 +104,7 @@ def _home(request: HttpRequest, visit: Visit) -> HttpResponse:
             plans.append(plan_view(subscription=subscription, now=visit.now))
         except UsageNotPriceable:
             unpriced.append(subscription)
-    unpaid = _invoices(visit).filter(status__in=ASKING).order_by("due_at", "pk")
+    unpaid = _invoices(visit).filter(status__in=OPEN).order_by("due_at", "pk")
     return _page(
         request,
         visit,
