@@ -295,6 +295,7 @@ class Billed:
     live: Decimal
 
 
+_NOTHING_BILLED = Billed(ZERO, ZERO, ZERO, ZERO, ZERO)
 _USAGE = Q(kind=LineKind.USAGE) | Q(kind=LineKind.ADJUSTMENT, charge__isnull=False)
 _COMMITMENT = Q(kind=LineKind.COMMITMENT) | Q(kind=LineKind.ADJUSTMENT, adjusts=LineKind.COMMITMENT)
 _FEE = Q(kind=LineKind.FEE) | (Q(kind=LineKind.ADJUSTMENT, charge__isnull=True) & ~Q(adjusts=LineKind.COMMITMENT))
@@ -323,16 +324,18 @@ def billed_usage(subscription: Subscription, period: BillingPeriod) -> dict[int 
         )
     if not found:
         return found
+    stands = any(billed.live for billed in found.values())
     for ignored in IgnoredCorrection.objects.filter(period=period):
-        if ignored.charge_id in found:
-            found[ignored.charge_id] = _with(
-                found[ignored.charge_id],
-                ignored.quantity,
-                ignored.billable_units,
-                ignored.exact_amount,
-                ignored.amount,
-                live=ZERO,
-            )
+        # A commitment may have had to be filled up only after the period was billed: then no line is of it.
+        found[ignored.charge_id] = _with(
+            found.get(ignored.charge_id, _NOTHING_BILLED),
+            ignored.quantity,
+            ignored.billable_units,
+            ignored.exact_amount,
+            ignored.amount,
+            # What one charge ignored, another may have to take back: together they cost the period what it did.
+            live=ignored.amount if stands else ZERO,
+        )
     given_back = CreditNoteLine.objects.filter(invoice_line__in=lines.filter(counts=True))
     for note in given_back.select_related("invoice_line", "credit_note"):
         charge: int | None = note.invoice_line.charge_id

@@ -13,7 +13,8 @@ from billing.cycles import close_subscription, running_usage, start_run, work_ru
 from billing.invoices import void_invoice
 from billing.models import IgnoredCorrection, Invoice, Subscription
 from billing.money import add
-from billing.products import update_product
+from billing.pricing import ChargeRule, PerUnit
+from billing.products import ChargeTerms, PriceTerms, create_product, update_product
 from billing.taxes import create_tax_rate
 from customers.models import Customer
 from customers.portal.usage import csv_rows
@@ -266,6 +267,43 @@ def test_what_came_late_is_ignored_with_a_record_where_the_product_says_so() -> 
     assert list(IgnoredCorrection.objects.order_by("pk").values_list("quantity", "amount")) == [
         (D(2), D(20)),
         (D(-10), D(-100)),
+    ]
+
+
+def test_what_was_ignored_of_a_commitment_is_not_billed_as_usage_later() -> None:
+    customer = acme()
+    terms = PriceTerms(
+        type="usage_based_price",
+        currency="USD",
+        commitment=D(100),
+        payment_frequency_count=1,
+        payment_frequency_interval="Month",
+        subscription_period_count=1,
+        subscription_period_interval="Year",
+        charges=(ChargeTerms.of(call_meter(), ChargeRule(PerUnit(D(10)))),),
+    )
+    product = create_product(name="Calls", terms=terms)
+    update_product(product=product, corrections="ignore")
+    subscription = subscribed(customer, product, on="2026-01-01")
+    send(customer, 10, on="2026-01-10")
+    (january,) = _close(subscription, "2026-02-01T01:00")
+    assert lines_of(january) == [("usage", "API calls", D(10), D(100))]
+    # Without the ten the usage is worth 100 less, and the commitment asks for 100 more: both are ignored.
+    _void_january(subscription, "10", "2026-02-03")
+    _close(subscription, "2026-03-01T01:00")
+    records = IgnoredCorrection.objects.order_by("pk").values_list("charge__meter__name", "amount")
+    assert list(records) == [("API calls", D(-100)), (None, D(100))]
+    # Four come after all: 40 more of usage, 40 less up to the commitment, whatever the product says by then.
+    update_product(product=product, corrections="adjust")
+    send(customer, 4, on="2026-01-11", received="2026-03-05")
+    assert [one.amount for one in pending_corrections().corrections] == [D(40), D(-40)]
+    (march,) = _close(subscription, "2026-04-01T01:00")
+    # March's own commitment, and January nothing in all: it was billed 100, which is what it costs
+    assert [(kind, amount) for kind, _, _, amount in lines_of(march)] == [
+        ("usage", D(0)),
+        ("commitment", D(100)),
+        ("adjustment", D(40)),
+        ("adjustment", D(-40)),
     ]
 
 
