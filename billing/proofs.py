@@ -9,12 +9,12 @@ with what it will change in money. Nothing is written.
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from django.db.models import Q, Sum
+from django.db.models import Q, QuerySet, Sum
 
 from billing.line_events import (
     METERED,
@@ -46,6 +46,7 @@ from billing.pricing import LineToSettle, PricingInvalid, Tax, Usage, rate_fee, 
 from billing.products import charge_rule, settling_conventions
 from billing.proposals import ProposedLine, adjustment_lines, fee_line, fee_period, usage_lines
 from billing.quantities import group_keys, needs_values, usage_from
+from billing.subscriptions import natural_period
 from customers.errors import DomainError
 from meters.evidence import Recount, changed_since, event_values, meter_version
 from meters.partitions import MonthArchived
@@ -133,7 +134,8 @@ def verify_invoice(*, invoice: Invoice, now: datetime) -> Verification:
     )
     for line in lines:
         line.invoice = invoice
-    counted = {line.pk: _count_again(line) for line in lines if line.kind in METERED and line.charge_id is not None}
+    metered = [line for line in lines if line.kind in METERED and line.charge_id is not None]
+    counted = {line.pk: _count_again(line) for line in metered if not _never_began(line)}
     rated = _rate_again(lines, counted)
     proofs = [_prove(line, counted.get(line.pk), rated.get(line.pk)) for line in lines]
     return Verification(invoice, tuple(proofs), tuple(_check_sums(invoice, lines)), now)
@@ -305,6 +307,8 @@ def _rate_again(lines: Sequence[InvoiceLine], counted: dict[int, _Counted]) -> d
             results[line.pk] = _rate_fee_again(line)
         elif line.kind == LineKind.ADJUSTMENT and line.adjusts not in (LineKind.USAGE, LineKind.COMMITMENT):
             results[line.pk] = _rate_once(line)
+        elif _never_began(line):
+            results[line.pk] = _take_back_again(line)
         else:
             together.setdefault((line.subscription_id, line.period_start), []).append(line)
     for group in together.values():
@@ -317,8 +321,13 @@ def _rate_period_again(group: Sequence[InvoiceLine], counted: dict[int, _Counted
     period = _period_of(first)
     assert first.subscription is not None, "lines of a period have their subscription"  # noqa: S101
     subscription = _as_sold(first.subscription, group)
-    if period is None or first.period_end is None:
-        return _all(group, "The billing period it was for is not on record any more.")
+    assert first.period_start is not None, "chosen by it"  # noqa: S101
+    if first.period_end is None:
+        return _all(group, "It does not say which period it is for.")
+    if period is None:
+        # Billed early, and cancelled before it began: nothing but the lines is left of it.
+        _, whole = natural_period(subscription, first.period_start)
+        period = BillingPeriod(start=first.period_start, whole_start=whole.start, whole_end=whole.end)
     # Billed early and cancelled since, it ended before what it was billed for. What it is part of is on record.
     period.end = first.period_end
     try:
@@ -369,11 +378,67 @@ def _usages(subscription: Subscription, group: Sequence[InvoiceLine], counted: d
             usages[charge.pk] = _usage(charge, found.source, found.recount)
         elif line is not None:
             usages[charge.pk] = _printed_usage(charge, line)
-        elif sources:
-            # Not on this invoice, because nothing differed: counted as of the others.
-            latest = max(sources, key=lambda source: source.up_to)
-            usages[charge.pk] = _other_usage(charge, latest)
+        elif (told := _told_without_a_line(charge, group)) is not None:
+            usages[charge.pk] = told
+        elif (like := _like_the_others(charge, group, sources)) is not None:
+            usages[charge.pk] = _other_usage(charge, like)
     return usages
+
+
+def _lines_of_charge_before(charge: Charge, group: Sequence[InvoiceLine]) -> QuerySet[InvoiceLine]:
+    """What was billed for the charge and period before these lines were made; the last first."""
+    return InvoiceLine.objects.filter(
+        subscription=group[0].subscription_id,
+        period_start=group[0].period_start,
+        charge=charge,
+        pk__lt=min(line.pk for line in group),
+    ).order_by("-pk")
+
+
+def _told_without_a_line(charge: Charge, group: Sequence[InvoiceLine]) -> Usage | None:
+    """The usage that the last correction of a charge was for, if it was given back by credit note or ignored.
+
+    Then it differed and has no line all the same, so no evidence of its own: what the record says is all there is. None
+    where no such record came after the charge's last line, or where the price needs more than the quantity.
+    """
+    rule = charge_rule(charge)
+    if needs_values(rule) or group_keys(rule, charge.meter) is not None:
+        return None
+    first, last = group[0], _lines_of_charge_before(charge, group).select_related("invoice").first()
+    if last is None:
+        return None
+    when, since = _made_at(first), _made_at(last)
+    notes = CreditNoteLine.objects.filter(
+        credit_note__cause=CreditNoteCause.CORRECTION,
+        credit_note__issued_at__range=(since, when),
+        invoice_line__subscription=first.subscription_id,
+        invoice_line__period_start=first.period_start,
+        invoice_line__charge=charge,
+    )
+    ignored = IgnoredCorrection.objects.filter(period=_period_of(first), charge=charge, found_at__range=(since, when))
+    told = [
+        *notes.values_list("credit_note__issued_at", "pk", "explanation__should_quantity"),
+        *ignored.values_list("found_at", "pk", "explanation__should_quantity"),
+    ]
+    if not told:
+        return None
+    *_, quantity = max(told, key=lambda one: one[:2])
+    return None if quantity is None else Usage(quantity=_number(quantity))
+
+
+def _like_the_others(charge: Charge, group: Sequence[InvoiceLine], sources: Sequence[LineSource]) -> LineSource | None:
+    """How to ask for a charge that is not on the invoice, because nothing differed from what its last line counted.
+
+    The other lines say as of when. Their watermark alone will not do: one without events may be proved by an old one.
+    """
+    lines = _lines_of_charge_before(charge, group)
+    last = lines.select_related("invoice__customer", "charge__meter", "charge__price").first()
+    before = _count_again(last).source if last is not None else None
+    if before is None:
+        return max(sources, key=lambda source: source.up_to, default=None)
+    # Alone, as of the invoice: where more would be given back than stands, voided usage has no line either.
+    others = max(sources, key=lambda source: source.up_to, default=replace(before, as_of=_made_at(group[0])))
+    return replace(others, up_to=max(others.up_to, before.up_to))
 
 
 def _usage(charge: Charge, source: LineSource, found: Recount) -> Usage:
@@ -488,6 +553,25 @@ def _given_back_with(line: InvoiceLine) -> Decimal:
         invoice_line__in=earlier,
     ).aggregate(all=Sum("amount"))["all"]
     return same or ZERO
+
+
+def _never_began(line: InvoiceLine) -> bool:
+    """Whether the line takes back what was billed early of a period that a cancellation kept from beginning."""
+    if line.kind != LineKind.ADJUSTMENT or "should_amount" in line.explanation:
+        return False
+    return _period_of(line) is None
+
+
+def _take_back_again(line: InvoiceLine) -> _Rated:
+    """All that stood of it when the line was made: what was billed, less what was credited."""
+    stood = Q(live=True) | Q(invoice__voided_at__gt=line.invoice.created_at)
+    earlier = InvoiceLine.objects.filter(_lines_before(line)).filter(stood)
+    billed = earlier.aggregate(all=Sum("amount"))["all"] or ZERO
+    credited = CreditNoteLine.objects.filter(invoice_line__in=earlier, credit_note__issued_at__lte=_made_at(line))
+    back = credited.aggregate(all=Sum("amount"))["all"] or ZERO
+    if line.amount != (again := add(back, -billed)):
+        return _Rated((Difference("amount", _money(line.amount, line), _money(again, line)),))
+    return _Rated()
 
 
 def _made_at(line: InvoiceLine) -> datetime:

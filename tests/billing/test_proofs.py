@@ -397,6 +397,74 @@ def test_an_adjustment_is_proved_as_should_minus_billed_also_when_it_is_adjusted
     assert len(list(events_of(settled_source(february.lines.get(kind="adjustment"))))) == 12
 
 
+def test_a_commitment_is_proved_where_the_usage_it_goes_with_stands_on_other_invoices() -> None:
+    customer = acme()
+    calls, tokens = call_meter(), token_meter()
+    plan = product((calls, ChargeRule(PerUnit(D(10)))), (tokens, ChargeRule(PerUnit(D(1)))), commitment=D(300))
+    subscription = subscribed(customer, plan, on="2026-01-01")
+    (january,) = close(subscription, "2026-02-01T01:00")
+    assert [line.amount for line in january.lines.all()] == [D(0), D(0), D(300)]
+    send(customer, 7, on="2026-01-05", received="2026-02-02")
+    (february,) = close(subscription, "2026-03-01T01:00")
+    assert [line.amount for line in february.lines.filter(kind="adjustment")] == [D(70), D(-70)]
+    # Made anew, the commitment stands alone beside the tokens, of which there are none: 230 minus the -70 of February.
+    anew = regenerate_invoice(invoice=january, reason="wrong address", now=at("2026-03-02"))
+    assert [(line.kind, line.adjusts, line.amount) for line in anew.lines.all()] == [
+        ("usage", "", D(0)),
+        ("adjustment", "commitment", D(300)),
+    ]
+    # What is void later had counted then.
+    void_event(event_id=Event.objects.order_by("id")[0].event_id, reason="r", author="a", now=at("2026-03-03"))
+    (march,) = close(subscription, "2026-04-01T01:00")
+    assert [line.amount for line in march.lines.filter(kind="adjustment")] == [D(-10), D(10)]
+    for invoice in invoices_of(subscription):
+        assert verify(invoice).outcome == Outcome.IDENTICAL, told(invoice)
+
+
+def test_a_commitment_is_proved_where_the_usage_was_given_back_by_credit_note() -> None:
+    customer = acme()
+    plan = product((call_meter(), ChargeRule(PerUnit(D(10)))), commitment=D(300), corrections="credit_note")
+    subscription = subscribed(customer, plan, on="2026-01-01")
+    send(customer, 40, on="2026-01-05")
+    (january,) = close(subscription, "2026-02-01T01:00")
+    assert [line.amount for line in january.lines.all()] == [D(400)]
+    for months, (voided, day) in enumerate([(15, "2026-02-02"), (5, "2026-03-02")], start=2):
+        for event in Event.objects.filter(voided_at__isnull=True).order_by("id")[:voided]:
+            void_event(event_id=event.event_id, reason="r", author="a", now=at(day))
+        close(subscription, f"2026-{months + 1:02}-01T01:00")
+    # 25 are 250, so 150 came back and 50 are missing to the commitment; then 20 are 200: 50 back and 50 more missing.
+    lines = InvoiceLine.objects.filter(subscription=subscription, period_start=at("2026-01-01")).order_by("pk")
+    assert [(line.kind, line.amount) for line in lines] == [
+        ("usage", D(400)),
+        ("commitment", D(50)),
+        ("adjustment", D(50)),
+    ]
+    assert [note.subtotal for note in january.credit_notes.order_by("pk")] == [D(150), D(50)]
+    for invoice in invoices_of(subscription):
+        assert verify(invoice).outcome == Outcome.IDENTICAL, told(invoice)
+
+
+@pytest.mark.parametrize("grace", [0, 36])
+def test_what_was_billed_early_of_a_period_that_never_began_is_proved_too(grace: int) -> None:
+    customer = acme()
+    set_profile(customer=customer, grace_hours=grace)
+    plan = product((call_meter(), ChargeRule(Flat(D(40)))), fee=100, commitment=D(300))
+    subscription = subscribed(customer, plan, on="2026-01-01")
+    early = close_subscription(subscription_id=subscription.pk, until=at("2026-03-02"), now=at("2026-01-10"))
+    assert [[line.amount for line in invoice.lines.all()] for invoice in early] == [[D(100), D(40), D(260)]] * 2
+    cancel_now(subscription=subscription, now=at("2026-01-20"))
+    assert subscription.periods.count() == 1
+    for invoice in early:
+        assert verify(invoice).outcome == Outcome.IDENTICAL, told(invoice)
+    # A draft was made anew without it; what was issued is taken back on the last invoice, line by line.
+    close_subscription(subscription_id=subscription.pk, until=at("2026-01-20T02:00"), now=at("2026-01-20T02:00"))
+    taken_back = InvoiceLine.objects.filter(description__endswith="a period that did not begin")
+    amounts = [] if grace else [D(-100), D(-40), D(-260), D(-100)]
+    assert [line.amount for line in taken_back.order_by("period_start", "pk")] == amounts
+    for invoice in Invoice.objects.all():
+        assert verify(invoice).outcome == Outcome.IDENTICAL, told(invoice)
+
+
 @pytest.mark.parametrize(
     ("statement", "says"),
     [
