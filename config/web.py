@@ -1,11 +1,16 @@
-"""The web server's worker: what is refused before Django sees it is refused in JSON, too.
+"""The web server's worker: it refuses in JSON, and stays with a client that sends one request after the other.
 
 gunicorn answers a request line that is too long, or HTTP that is none, with a page of HTML. An application that reads
 `code` and `message` of every error would find neither.
+
+After each answer gunicorn hands the connection back to its main thread, which waits for the next request and hands it
+to a thread again. For an application that sends event after event the two handovers cost as much as the event.
 """
 
 import json
 import logging
+import select
+import threading
 from http import HTTPStatus
 from typing import Any
 
@@ -42,12 +47,54 @@ def refusal(exc: BaseException) -> tuple[int, str]:
     return 500, "Something went wrong on our side. It has been logged."
 
 
+# How long a thread waits for the next request of the connection it has just answered.
+LINGER_SECONDS = 0.005
+
+
 class Worker(ThreadWorker):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._counting = threading.Lock()
+        self._queued = 0  # connections that wait for a thread
+        self._lingering = 0  # threads that wait for a connection's next request
+
     def init_process(self) -> None:
         """gunicorn's hook at a worker's start. Its logs have handlers of their own, also where they go to a file."""
         for name in ("gunicorn.access", "gunicorn.error"):
             logging.getLogger(name).addFilter(HideTokens())
         super().init_process()
+
+    def enqueue_req(self, conn: Any) -> None:
+        """gunicorn's hook for a connection that has something to read, called by its main thread."""
+        with self._counting:
+            self._queued += 1
+        super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        """gunicorn's hook for one request, called by a thread; True gives the connection back to wait for the next."""
+        with self._counting:
+            self._queued -= 1
+        kept = super().handle(conn)
+        while kept is True and self._next_request_comes(conn):
+            kept = super().handle(conn)
+        return kept
+
+    def _next_request_comes(self, conn: Any) -> bool:
+        """Whether this thread should go on with the connection: its next request is here, and nobody else waits.
+
+        One thread is always left for others, and whoever is queued goes first, so that no client keeps a thread.
+        """
+        with self._counting:
+            if not self.alive or self._queued or self._lingering >= self.cfg.threads - 1:
+                return False
+            self._lingering += 1
+        try:
+            waiting = select.poll()
+            waiting.register(conn.sock, select.POLLIN)
+            return bool(waiting.poll(LINGER_SECONDS * 1000)) and self.alive and not self._queued
+        finally:
+            with self._counting:
+                self._lingering -= 1
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """gunicorn's hook for a request that never became one; the connection is closed behind the answer."""
