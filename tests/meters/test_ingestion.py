@@ -285,6 +285,24 @@ def test_every_wrong_event_is_listed_at_once() -> None:
     assert stored() == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"customer_id": "c" * 256}, "INVALID_CUSTOMER_ID"),
+        ({"event_name": "n\0"}, "INVALID_EVENT_NAME"),
+        ({"metadata": {"k\0": 1}}, "INVALID_METADATA"),
+        ({"metadata": {"good": "v\0"}}, "INVALID_METADATA"),
+    ],
+)
+def test_what_is_wrong_twice_is_told_twice_also_beside_what_is_right(wrong: dict[str, Any], code: str) -> None:
+    right = {"metadata": {"good": 1}}
+    batch = [event(f"evt_{index}", **(wrong if index in (1, 3) else right)) for index in range(5)]
+    with pytest.raises(EventsRefused) as refused:
+        store(*batch)
+    assert [(error["index"], error["code"]) for error in refused.value.errors] == [(1, code), (3, code)]
+    assert stored() == []
+
+
 def test_events_of_one_instant_keep_the_order_they_were_sent_in() -> None:
     ids = [f"evt_{(index * 7919) % 1000:03}" for index in range(1000)]
     store(*[event(event_id) for event_id in ids])
@@ -361,6 +379,18 @@ def test_unusual_bodies_are_accepted(text: bytes) -> None:
         (b'{"events":[{"event_id":"a","customer_id":"c","event_name":"n","metadata":{"k":1,"k":2}}]}', "events[0] (a)"),
         (
             b'{"events":[{"event_id":"a","customer_id":"c","event_name":"n","metadata":{"k" :1,"k":2}}]}',
+            "events[0] (a)",
+        ),
+        (
+            b'{"events":[{"event_id":"a","customer_id":"c","event_name":"n","metadata":{"k"\n:1,"k":2}}]}',
+            "events[0] (a)",
+        ),
+        (
+            b'{"events":[{"event_id":"a","customer_id":"c","event_name":"n","metadata":{"k":1,"k"\t:2}}]}',
+            "events[0] (a)",
+        ),
+        (
+            b'{"events":[{"event_id":"a","customer_id":"c","event_name":"n","metadata":{"k"\r:1,"k":2}}]}',
             "events[0] (a)",
         ),
         (b'{"events":[{"event_id":"a","customer_id":"c","event_name":"n","metadata":{"k":1,"\\u006b":2}}]}', "(a)"),
