@@ -136,20 +136,17 @@ def fill(customers: list[int], events: int, event_name: str) -> None:
 
 
 class Limit:
-    """Binary COPY of ready-made rows by one connection into tables with the log's and the keys' indexes."""
+    """Binary COPY of ready-made rows by one connection into the log and the keys themselves."""
 
     def __init__(self, customer: "Customer", batches: int) -> None:
         self.connection = own_connection()
-        self.connection.execute("CREATE TABLE IF NOT EXISTS bench_log (LIKE meters_event INCLUDING ALL)")
-        self.connection.execute("CREATE TABLE IF NOT EXISTS bench_key (LIKE meters_eventkey INCLUDING ALL)")
-        # `LIKE` takes no index of a partitioned table along where it was made on the parent only.
-        self.indexes = [row[0] for row in sql("SELECT indexdef FROM pg_indexes WHERE tablename = 'bench_log'")]
         self.events: list[bytes] = []
         self.keys: list[bytes] = []
         for batch in range(batches):
             rows = (
                 "SELECT nextval(pg_get_serial_sequence('meters_event', 'id')) AS id,"
-                f" 'limit_{batch}_' || n AS event_id, {customer.pk}::bigint AS customer_id, 'api.call' AS event_name,"
+                f" 'limit{batch:011d}' || lpad(n::text, 8, '0') AS event_id, {customer.pk}::bigint AS customer_id,"
+                " 'api.call' AS event_name,"
                 " clock_timestamp() AS timestamp, jsonb_build_object('endpoint', '/v1/orders', 'method', 'GET',"
                 " 'region', 'eu-west-1', 'tokens', n) AS metadata"
                 f" FROM generate_series(1, {BATCH}) AS n"
@@ -172,10 +169,10 @@ class Limit:
 
     def store(self) -> None:
         with self.connection.transaction(), self.connection.cursor() as cursor:
-            with cursor.copy("COPY bench_key (key, event, timestamp) FROM STDIN (FORMAT binary)") as copy:
+            with cursor.copy("COPY meters_eventkey (key, event, timestamp) FROM STDIN (FORMAT binary)") as copy:
                 copy.write(self.keys[self._next])
             columns = "id, event_id, customer_id, event_name, timestamp, metadata"
-            with cursor.copy(f"COPY bench_log ({columns}) FROM STDIN (FORMAT binary)") as copy:
+            with cursor.copy(f"COPY meters_event ({columns}) FROM STDIN (FORMAT binary)") as copy:
                 copy.write(self.events[self._next])
         self._next += 1
 
@@ -192,7 +189,6 @@ def batches(web: Web, seconds: float) -> None:
     body = template(customer=customer.public_id, size=BATCH)
     send(web=web, key=key, body=body, size=BATCH, clients=4, seconds=2)
     limit = Limit(customer, 150)
-    say(f"  the limit's tables have {len(limit.indexes)} indexes on the log and 1 on the keys, as ours")
     found, limits = [], [limit.events_per_second(30)]
     for clients in (1, 2, 4, 8):
         answered = send(web=web, key=key, body=body, size=BATCH, clients=clients, seconds=seconds)
