@@ -128,3 +128,9 @@ def test_a_stop_while_threads_wait_for_their_clients_ends_cleanly() -> None:
         with connection(0) as client, serving(threads=3) as port:
             client.port = port
             ask(client)
+
+
+def test_what_the_application_brings_in_is_never_looked_through_for_garbage() -> None:
+    # An interpreter with gunicorn alone holds some ten thousand objects.
+    with serving(threads=2) as port, connection(port) as client:
+        assert int(ask(client, "/kept")) > 5_000
