@@ -15,6 +15,7 @@ from meters.ingestion import (
     decode_batch,
     enter_ingestion,
     event_key,
+    ingest_events,
     read_timestamp,
     store_events,
 )
@@ -59,6 +60,28 @@ def test_without_a_timestamp_it_happened_now_and_without_metadata_it_has_none() 
     store(event())
     row = get_event(event_id="evt_1")
     assert (row.timestamp, row.metadata) == (NOW, None)
+
+
+def test_the_statement_of_a_request_is_planned_once_for_a_connection() -> None:
+    # PostgreSQL plans a prepared statement five times with its values, then once for all if that looks no dearer.
+    def plans() -> tuple[int, int]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT coalesce(sum(generic_plans), 0), coalesce(sum(custom_plans), 0) FROM pg_prepared_statements"
+                " WHERE statement LIKE '%WITH entered%'"
+            )
+            generic, custom = cursor.fetchone()
+        return generic, custom
+
+    def request(number: int) -> None:
+        assert ingest_events(events=[event(f"{number} {each}") for each in range(1 + number % 3)]) == 1 + number % 3
+
+    for number in range(6):
+        request(number)
+    before = plans()
+    for number in range(6, 26):
+        request(number)
+    assert plans() == (before[0] + 20, before[1])
 
 
 @pytest.mark.parametrize(
