@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import connection, transaction
+from hypothesis import given
+from hypothesis import strategies as st
 
 from customers.errors import DomainError
 from meters.events import get_event, list_events
@@ -95,6 +97,9 @@ def test_the_statement_of_a_request_is_planned_once_for_a_connection() -> None:
         ("2026-01-31T12:00:00.5-05:30", "2026-01-31T17:30:00.500000+00:00"),
         ("2026-01-31T12:00:00+0530", "2026-01-31T06:30:00+00:00"),
         ("2026-01-31T12:00:00.123456789Z", "2026-01-31T12:00:00.123456+00:00"),
+        ("2026-01-31T12:59:59.9999999Z", "2026-01-31T12:59:59.999999+00:00"),
+        ("2026-01-31T12:59:59.999999999", "2026-01-31T12:59:59.999999+00:00"),
+        ("2026-01-31T12:59:59.9999999999Z", None),
         ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00+00:00"),
         ("2026-02-29T00:00:00Z", None),
         ("2026-01-31T24:00:00Z", None),
@@ -118,6 +123,25 @@ def test_the_statement_of_a_request_is_planned_once_for_a_connection() -> None:
 def test_it_reads_times(text: str, instant: str | None) -> None:
     read = read_timestamp(text)
     assert (read and read.isoformat()) == instant
+
+
+@given(
+    moment=st.datetimes(min_value=datetime(1990, 1, 1), max_value=datetime(2200, 1, 1)),  # noqa: DTZ001
+    between=st.sampled_from("Tt "),
+    digits=st.text("0123456789", max_size=11),
+    point=st.sampled_from(".,"),
+    zone=st.sampled_from(["", "Z", "z", "+00:00", "-00:00", "+05:30", "-0800", "+14", "+24:00", "+5:30", "Zulu"]),
+)
+def test_a_time_is_cut_to_the_microsecond_never_rounded(
+    moment: datetime, between: str, digits: str, point: str, zone: str
+) -> None:
+    # `+24:00`, `+5:30` and `Zulu` are no zones; a second has nine digits at most.
+    hours = {"+05:30": 5.5, "-0800": -8, "+14": 14}.get(zone, 0)
+    good = len(digits) <= 9 and zone not in ("+24:00", "+5:30", "Zulu")
+    second = moment.replace(microsecond=0, tzinfo=UTC)
+    instant = second + timedelta(microseconds=int(digits[:6].ljust(6, "0"))) - timedelta(hours=hours)
+    text = f"{moment:%Y-%m-%d}{between}{moment:%H:%M:%S}{point + digits if digits else ''}{zone}"
+    assert read_timestamp(text) == (instant if good else None)
 
 
 def test_it_reads_python_times_with_and_without_a_zone() -> None:
